@@ -1,0 +1,29 @@
+"""Data sets of detection: generated scenes and COCO folders, behind one interface (`DetectionDataset`)."""
+
+from importlib import import_module
+from typing import Any
+
+# Looked up when first asked for, so that `import minivis.data` stays light.
+_EXPORTS = {
+    "BadItem": "items",
+    "BadItemError": "items",
+    "BadItems": "items",
+    "Categories": "items",
+    "DetectionBatch": "items",
+    "DetectionDataset": "items",
+    "CocoDetection": "coco",
+    "DetrAugment": "augment",
+    "Scenes": "scenes",
+    "World": "scenes",
+}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
