@@ -1,0 +1,55 @@
+"""Box formats and how far two boxes agree: IoU, and the generalised IoU of Rezatofighi et al. (2019).
+
+`xyxy` is (left, top, right, bottom). `cxcywh` is (centre x, centre y, width, height): the format DETR predicts,
+in fractions of the image.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchvision.ops import box_area, box_convert, box_iou
+
+__all__ = [
+    "box_area",
+    "box_iou",
+    "cxcywh_to_xyxy",
+    "generalized_box_iou",
+    "paired_generalized_box_iou",
+    "xyxy_to_cxcywh",
+]
+
+
+def cxcywh_to_xyxy(boxes: Float[Tensor, "*any 4"]) -> Float[Tensor, "*any 4"]:
+    return box_convert(boxes, "cxcywh", "xyxy")
+
+
+def xyxy_to_cxcywh(boxes: Float[Tensor, "*any 4"]) -> Float[Tensor, "*any 4"]:
+    return box_convert(boxes, "xyxy", "cxcywh")
+
+
+def paired_generalized_box_iou(
+    a: Float[Tensor, "*#any 4"], b: Float[Tensor, "*#any 4"]
+) -> Float[Tensor, "*any"]:
+    """GIoU of each box of `a` with the box of `b` at the same place (shapes broadcast), both `xyxy`. In -1..1.
+
+    A box without area is allowed: its IoU is 0, and its GIoU tells how far away it is.
+    """
+    # I = overlap of a and b, U = their union, C = the smallest box around both.
+    overlap_size = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(
+        min=0
+    )
+    overlap = overlap_size[..., 0] * overlap_size[..., 1]
+    hull_size = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    hull = hull_size[..., 0] * hull_size[..., 1]
+    area_a, area_b = ((box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]) for box in (a, b))
+    union = area_a + area_b - overlap
+    # GIoU = I / U − (C − U) / C; the smallest float stands in for areas of zero.
+    tiny = torch.finfo(union.dtype).tiny
+    return overlap / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
+
+
+def generalized_box_iou(
+    a: Float[Tensor, "*any n 4"], b: Float[Tensor, "*any m 4"]
+) -> Float[Tensor, "*any n m"]:
+    """GIoU of every box of `a` with every box of `b`, both `xyxy`."""
+    return paired_generalized_box_iou(a[..., :, None, :], b[..., None, :, :])

@@ -1,0 +1,34 @@
+"""DETR: end-to-end object detection with transformers (Carion et al., ECCV 2020)."""
+
+from minivis.detr.backbone import ResNetBackbone, SmallConvBackbone
+from minivis.detr.criterion import SetCriterion
+from minivis.detr.matcher import HungarianMatcher
+from minivis.detr.model import DETR, MLP, DETRConfig, build_detr, detr_mini, detr_resnet50, mini_config
+from minivis.detr.postprocess import postprocess
+from minivis.detr.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
+
+__all__ = [
+    "DETR",
+    "MLP",
+    "DETRConfig",
+    "HungarianMatcher",
+    "ResNetBackbone",
+    "SetCriterion",
+    "SmallConvBackbone",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+    "build_detr",
+    "detr_mini",
+    "detr_resnet50",
+    "mini_config",
+    "postprocess",
+]

@@ -1,0 +1,190 @@
+"""DETR's loss: matched queries learn class and box, the others learn to say "no object" (section 3.1, A.2)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from minivis.boxes import cxcywh_to_xyxy, paired_generalized_box_iou
+from minivis.detr.matcher import HungarianMatcher, Matching
+
+WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}  # the paper's
+
+
+class Normalisers(NamedTuple):
+    """What sums are divided by. Over all processes, then shared among them: the mean of their losses is the joint loss."""
+
+    boxes: float | Tensor
+    class_weights: float | Tensor
+
+
+class Matched(NamedTuple):
+    """The matched pairs of all layers, layer by layer, as indices into stacked predictions and joined targets."""
+
+    layer: Int[Tensor, " pairs"]
+    image: Int[Tensor, " pairs"]
+    query: Int[Tensor, " pairs"]
+    target: Int[Tensor, " pairs"]
+
+
+class SetCriterion(nn.Module):
+    """Losses of all decoder layers, each with its own matching.
+
+    Args:
+        num_classes: K; class number K means "no object".
+        matcher: gives the pairs.
+        weight_dict: what each loss counts in `weighted_sum`; a layer's `loss_ce_0` counts as `loss_ce`, unless it is named.
+        eos_coef: the weight of "no object" in the class loss. Most queries have no object, so it is small: 0.1.
+        losses: out of "labels", "boxes", "cardinality".
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        matcher: HungarianMatcher,
+        weight_dict: dict[str, float] = WEIGHTS,
+        eos_coef: float = 0.1,
+        losses: Sequence[str] = ("labels", "boxes", "cardinality"),
+    ):
+        super().__init__()
+        self.available = {
+            "labels": self.loss_labels,
+            "boxes": self.loss_boxes,
+            "cardinality": self.loss_cardinality,
+        }
+        unknown = set(losses) - set(self.available)
+        if unknown:
+            raise ValueError(
+                f"losses are out of {', '.join(self.available)}; got {', '.join(sorted(unknown))}"
+            )
+        self.num_classes = num_classes
+        self.matcher = matcher
+        self.weight_dict = dict(weight_dict)
+        self.eos_coef = eos_coef
+        self.losses = tuple(losses)
+        class_weight = torch.ones(num_classes + 1)
+        class_weight[-1] = eos_coef
+        self.register_buffer("class_weight", class_weight)
+
+    def forward(
+        self, outputs: dict, targets: list[dict], normalisers: Normalisers | None = None
+    ) -> dict[str, Tensor]:
+        """Losses, not yet weighted, each a scalar.
+
+        Args:
+            outputs: `pred_logits` (B, Q, K + 1), `pred_boxes` (B, Q, 4), perhaps `aux_outputs`.
+            targets: for each image `labels` (N,) and `boxes` (N, 4) as (cx, cy, w, h) in 0..1.
+            normalisers: of the whole optimiser step, if this is a part of it. Otherwise this batch's own.
+
+        Returns:
+            `loss_ce`, `loss_bbox`, `loss_giou`, and to be read only `class_error` (%), `cardinality_error`. Those of
+            earlier decoder layers end in `_0`, `_1`, and so on.
+        """
+        layers = [*outputs.get("aux_outputs", []), outputs]
+        if len(targets) != len(outputs["pred_logits"]):
+            raise ValueError(
+                f"{len(outputs['pred_logits'])} images were predicted, but there are {len(targets)} targets"
+            )
+        if outputs["pred_logits"].shape[-1] != self.num_classes + 1:
+            raise ValueError(
+                f"expected {self.num_classes + 1} class logits ({self.num_classes} classes and no object), "
+                f"got {outputs['pred_logits'].shape[-1]}"
+            )
+        matchings = self.matcher.match_layers(layers, targets)
+        logits = torch.stack([layer["pred_logits"] for layer in layers]).float()
+        boxes = torch.stack([layer["pred_boxes"] for layer in layers]).float()
+        if normalisers is None:
+            normalisers = self.normalisers([targets], logits.shape[2])
+        matched = joined_pairs(matchings, targets, logits.device)
+
+        losses = {}
+        for name in self.losses:
+            for key, per_layer in self.available[name](logits, boxes, targets, matched, normalisers).items():
+                losses[key] = per_layer[-1]
+                if key != "class_error":
+                    losses |= {f"{key}_{i}": value for i, value in enumerate(per_layer[:-1])}
+        return losses
+
+    def loss_labels(
+        self, logits, boxes, targets, matched, normalisers
+    ) -> dict[str, Float[Tensor, " layers"]]:
+        """Cross-entropy of every query: L = Σ w(c) · (−log p(c)) / Σ w(c), where w is `eos_coef` for no object, else 1."""
+        target_class = torch.full(logits.shape[:3], self.num_classes, device=logits.device)
+        labels = torch.cat([target["labels"] for target in targets])[matched.target]
+        target_class[matched.layer, matched.image, matched.query] = labels
+        ce = F.cross_entropy(
+            logits.flatten(0, 2), target_class.flatten(), self.class_weight, reduction="none"
+        )
+        loss = ce.view(target_class.shape).sum((1, 2)) / normalisers.class_weights
+
+        with torch.no_grad():
+            last = matched.layer == len(logits) - 1
+            wrong = logits[matched.layer, matched.image, matched.query].argmax(-1) != labels
+            error = 100 * (wrong & last).sum() / last.sum().clamp(min=1)
+        return {"loss_ce": loss, "class_error": error[None]}
+
+    def loss_boxes(self, logits, boxes, targets, matched, normalisers) -> dict[str, Float[Tensor, " layers"]]:
+        """L1 = Σ ‖b − b*‖₁ / N and GIoU loss = Σ (1 − GIoU(b, b*)) / N over the matched pairs; N counts true boxes."""
+        predicted = boxes[matched.layer, matched.image, matched.query]
+        true = torch.cat([target["boxes"] for target in targets]).float()[matched.target]
+        distance = (predicted - true).abs().sum(-1)
+        giou = paired_generalized_box_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(true))
+        # Every layer has as many pairs as any other, so a row is a layer.
+        sums = torch.stack([distance, 1 - giou]).view(2, len(boxes), -1).sum(-1) / normalisers.boxes
+        return {"loss_bbox": sums[0], "loss_giou": sums[1]}
+
+    @torch.no_grad()
+    def loss_cardinality(
+        self, logits, boxes, targets, matched, normalisers
+    ) -> dict[str, Float[Tensor, " layers"]]:
+        """How far the number of predicted objects is from the true number: for people to read, without gradient."""
+        predicted = (logits.argmax(-1) != self.num_classes).sum(-1).float()
+        true = torch.tensor([float(len(target["labels"])) for target in targets]).to(
+            logits.device, non_blocking=True
+        )
+        return {"cardinality_error": (predicted - true).abs().mean(-1)}
+
+    def normalisers(self, steps_targets: Sequence[list[dict]], num_queries: int) -> Normalisers:
+        """The number of boxes, at least 1, and the sum of class weights over all micro-batches of a step and all processes.
+
+        The paper's code averages the number of boxes over the processes and leaves the class weights to each process;
+        here both are joint, so that several processes give the loss that one would give for the whole batch.
+        """
+        counts = [len(target["labels"]) for targets in steps_targets for target in targets]
+        matched = sum(min(count, num_queries) for count in counts)
+        sums = [float(sum(counts)), matched + self.eos_coef * (len(counts) * num_queries - matched)]
+        if not (dist.is_available() and dist.is_initialized()):
+            return Normalisers(max(sums[0], 1.0), max(sums[1], 1e-8))
+        total = torch.tensor(sums, device=self.class_weight.device)
+        dist.all_reduce(total)
+        world = dist.get_world_size()
+        return Normalisers(total[0].clamp(min=1) / world, total[1].clamp(min=1e-8) / world)
+
+    def weighted_sum(self, losses: dict[str, Tensor]) -> Tensor:
+        """L = Σ weight · loss over all layers: what is differentiated."""
+        total = 0
+        for key, value in losses.items():
+            base = key.rstrip("0123456789").rstrip("_") if key[-1].isdigit() else key
+            weight = self.weight_dict.get(key, self.weight_dict.get(base))
+            if weight is not None:
+                total = total + weight * value
+        return total
+
+
+def joined_pairs(matchings: list[Matching], targets: list[dict], device: torch.device) -> Matched:
+    """All layers' matchings as four index tensors, sent to the device at once."""
+    offsets = [0]
+    for target in targets[:-1]:
+        offsets.append(offsets[-1] + len(target["labels"]))
+    pairs = [
+        torch.stack(
+            [torch.full_like(query, layer), torch.full_like(query, image), query, target + offsets[image]]
+        )
+        for layer, matching in enumerate(matchings)
+        for image, (query, target) in enumerate(matching)
+    ]
+    return Matched(*torch.cat(pairs, dim=1).to(device, non_blocking=True))

@@ -1,0 +1,182 @@
+"""DETR: a backbone, a transformer, and two heads on each object query (Carion et al. 2020, section 3.2)."""
+
+from dataclasses import asdict, dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from minivis.detr.backbone import ResNetBackbone, SmallConvBackbone
+from minivis.detr.transformer import Transformer
+from minivis.images import ImageBatch, as_image_batch
+from minivis.positions import POSITIONS
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them: here, from a query's output to its box."""
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int):
+        super().__init__()
+        sizes = [input_dim] + [hidden_dim] * (num_layers - 1) + [output_dim]
+        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in zip(sizes, sizes[1:], strict=False))
+
+    def forward(self, x: Float[Tensor, "*any input_dim"]) -> Float[Tensor, "*any output_dim"]:
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class DETR(nn.Module):
+    """Detection as the prediction of a set: every object query answers with one class and one box.
+
+    Args:
+        backbone: called with an `ImageBatch`, gives feature maps from fine to coarse; the last one is used.
+        transformer: its `d_model` is the width of everything after the backbone.
+        num_classes: K. There is one output more, the last, for "no object".
+        num_queries: the largest number of objects in an image that can be found.
+        aux_loss: also give the predictions of every decoder layer but the last, to be trained as well.
+        positions: "sine" (the paper's), "learned" or "none".
+        feature_level: which of the backbone's maps is read; −1 is the coarsest.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        transformer: Transformer,
+        num_classes: int,
+        num_queries: int,
+        aux_loss: bool = False,
+        positions: str = "sine",
+        feature_level: int = -1,
+    ):
+        super().__init__()
+        if positions not in POSITIONS:
+            raise ValueError(f"positions is one of {', '.join(POSITIONS)}; got {positions!r}")
+        d_model = transformer.d_model
+        self.backbone = backbone
+        self.transformer = transformer
+        self.positions = POSITIONS[positions](d_model)
+        self.input_proj = nn.Conv2d(backbone.channels[feature_level], d_model, kernel_size=1)
+        self.query_embed = nn.Embedding(num_queries, d_model)  # N(0, 1)
+        self.class_embed = nn.Linear(d_model, num_classes + 1)
+        self.bbox_embed = MLP(d_model, d_model, 4, 3)
+        self.num_classes = num_classes
+        self.num_queries = num_queries
+        self.aux_loss = aux_loss
+        self.feature_level = feature_level
+        self.checkpoint_backbone = False  # a switch of training: recompute the backbone in the backward pass
+
+    def forward(self, images: ImageBatch | Tensor | list[Tensor]) -> dict:
+        """Predictions for every query.
+
+        Returns:
+            A dict with `pred_logits` (B, Q, K + 1), `pred_boxes` (B, Q, 4) as (cx, cy, w, h) in fractions of each image
+            without its padding, and with `aux_loss` also `aux_outputs`: such a dict for each earlier decoder layer.
+        """
+        images = as_image_batch(images)
+        run_backbone = self.backbone
+        if self.checkpoint_backbone and self.training:
+            run_backbone = lambda batch: checkpoint(self.backbone, batch, use_reentrant=False)  # noqa: E731
+        features, padding_mask = run_backbone(images)[self.feature_level]
+        decoded, _ = self.transformer(
+            self.input_proj(features), padding_mask, self.query_embed.weight, self.positions(padding_mask)
+        )
+        return self.heads(decoded)
+
+    def heads(self, decoded: Float[Tensor, "layers batch queries d_model"]) -> dict:
+        """The same two heads on every decoder layer's output."""
+        if not self.aux_loss:
+            decoded = decoded[-1:]
+        logits = self.class_embed(decoded)
+        boxes = self.bbox_embed(decoded).sigmoid()
+        layers = [{"pred_logits": c, "pred_boxes": b} for c, b in zip(logits, boxes, strict=True)]
+        outputs = layers[-1]
+        if self.aux_loss:
+            outputs["aux_outputs"] = layers[:-1]
+        return outputs
+
+
+@dataclass(frozen=True)
+class DETRConfig:
+    """Everything that tells one DETR from another. The defaults are the paper's ResNet-50 model for COCO."""
+
+    num_classes: int = 91
+    num_queries: int = 100
+    aux_loss: bool = True
+    backbone: str = "resnet50"  # torchvision's name, or "small"
+    backbone_norm: str = "frozen"
+    dilation: bool = False
+    backbone_channels: tuple[int, ...] = ()  # of the small backbone's stages
+    backbone_blocks: int = 1
+    feature_level: int = -1
+    positions: str = "sine"
+    d_model: int = 256
+    num_heads: int = 8
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    dim_feedforward: int = 2048
+    dropout: float = 0.1
+    activation: str = "relu"
+    normalize_before: bool = False
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def build_detr(config: DETRConfig) -> DETR:
+    """The model a configuration describes, with fresh weights; it keeps the configuration as `model.config`."""
+    if config.backbone == "small":
+        backbone = SmallConvBackbone(tuple(config.backbone_channels), config.backbone_blocks)
+    else:
+        backbone = ResNetBackbone(config.backbone, config.backbone_norm, config.dilation)
+    transformer = Transformer(
+        config.d_model,
+        config.num_heads,
+        config.encoder_layers,
+        config.decoder_layers,
+        config.dim_feedforward,
+        config.dropout,
+        config.activation,
+        config.normalize_before,
+    )
+    model = DETR(
+        backbone,
+        transformer,
+        config.num_classes,
+        config.num_queries,
+        config.aux_loss,
+        config.positions,
+        config.feature_level,
+    )
+    model.config = config
+    return model
+
+
+def detr_resnet50(num_classes: int = 91, num_queries: int = 100, aux_loss: bool = True) -> DETR:
+    """The paper's baseline: 41,524,768 parameters with COCO's 91 class numbers, 41,302,368 of them trained.
+
+    Its frozen batch norm expects ImageNet weights: `model.backbone.load_imagenet_weights()`, or a trained checkpoint.
+    """
+    return build_detr(DETRConfig(num_classes=num_classes, num_queries=num_queries, aux_loss=aux_loss))
+
+
+def detr_mini(num_classes: int) -> DETR:
+    """The same model for pictures of about 128 pixels, small enough to be trained on two CPU cores."""
+    return build_detr(mini_config(num_classes))
+
+
+def mini_config(num_classes: int) -> DETRConfig:
+    return DETRConfig(
+        num_classes=num_classes,
+        num_queries=25,
+        backbone="small",
+        backbone_norm="group",
+        backbone_channels=(32, 64, 128, 128),
+        d_model=128,
+        num_heads=8,
+        encoder_layers=3,
+        decoder_layers=3,
+        dim_feedforward=512,
+        dropout=0.0,
+    )
