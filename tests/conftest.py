@@ -17,7 +17,7 @@ CHECKED = all(importlib.util.find_spec(name) for name in ("jaxtyping", "beartype
 if CHECKED:
     import jaxtyping
 
-    # Every call of an annotated function in minivis is checked: Float[Tensor, "batch queries 4"] must be true.
+    # Every call of an annotated function is checked: what says Float[Tensor, "batch queries 4"] must be that.
     jaxtyping.install_import_hook("minivis", "beartype.beartype")
 
 
