@@ -1,0 +1,10 @@
+"""Named checkpoints, and weights from and to Hugging Face transformers.
+
+    model = minivis.load("detr-mini")       # shipped; or a local folder, or a hub id
+    model.class_names, model.image_transform, model.card
+"""
+
+from minivis.pretrained.checkpoint import CheckpointError, save_checkpoint, shipped, shipped_checkpoints
+from minivis.pretrained.load import load
+
+__all__ = ["CheckpointError", "load", "save_checkpoint", "shipped", "shipped_checkpoints"]
