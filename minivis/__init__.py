@@ -34,9 +34,9 @@ def __dir__() -> list[str]:
 def _require_matching_torchvision() -> None:
     """Raises ImportError when torchvision cannot load its operators into the torch installed beside it.
 
-    torchvision's compiled operators fit one build of torch only. With another one (most often torch's CPU-only
-    build with torchvision's ordinary wheel) its import ends in "operator torchvision::nms does not exist".
-    Importing both takes seconds, so it is tried here only where the installed versions make one suspicious.
+    torchvision's compiled operators fit one build of torch only. With another (most often torch's CPU-only
+    build beside torchvision's ordinary one) its import ends in "operator torchvision::nms does not exist".
+    Importing both takes seconds: it is tried here only where the installed versions make one suspicious.
     """
     try:
         torch, torchvision = metadata.version("torch"), metadata.version("torchvision")
@@ -54,12 +54,12 @@ def _require_matching_torchvision() -> None:
             raise
         raise ImportError(
             f"torch {torch} and torchvision {torchvision} are builds that do not fit together: torchvision "
-            f"cannot load its operators ({error}). The usual cause is torch's CPU-only build beside torchvision's "
-            "ordinary one. Install both together, in their ordinary builds:\n"
+            f"cannot load its operators ({error}). The usual cause is torch's CPU-only build beside "
+            "torchvision's ordinary one. Install both together, in their ordinary builds:\n"
             "    python -m pip uninstall --yes torch torchvision\n"
             "    python -m pip install torch torchvision\n"
             "then restart Python. (README.md, 'Installing', says more.)"
-        ) from error
+        ) from None
 
 
 _require_matching_torchvision()

@@ -3,7 +3,7 @@
     make sync
 
 pyproject.toml says which versions minivis can use (ranges), constraints.txt lists one whole set of them that
-all tests passed with, and environment.yml leads conda to the same. tests/test_packaging.py holds them together.
+all tests passed with, and environment.yml leads conda to them. tests/test_packaging.py holds these together.
 """
 
 import tomllib
