@@ -1,0 +1,167 @@
+"""Training a DETR: its model, data and losses, as the loop wants them."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from minivis.data.augment import DetrAugment
+from minivis.data.coco import CocoDetection
+from minivis.data.items import BadItems, DetectionBatch, DetectionDataset
+from minivis.data.scenes import Scenes
+from minivis.detr import DETR, HungarianMatcher, SetCriterion, build_detr
+from minivis.detr.criterion import Normalisers
+from minivis.evaluation.detection import evaluate_detection
+from minivis.images import ImageTransform
+from minivis.pretrained import load
+from minivis.training.recipes import DetrRecipe
+
+
+class StepSize(NamedTuple):
+    """What the parts of a step are divided by."""
+
+    normalisers: Normalisers
+    images: int  # of this process
+
+
+class DetectionTask:
+    """A `Task` (see `task.py`): DETR on generated scenes or on a folder in COCO's format.
+
+    Raises:
+        FileNotFoundError, ValueError: if the recipe's data or checkpoint is not there or not what it should be.
+    """
+
+    logged = ("loss_ce", "loss_bbox", "loss_giou", "class_error", "cardinality_error")
+    headline = "AP"
+
+    def __init__(self, recipe: DetrRecipe, bad_items: str = "skip") -> None:
+        if recipe.data is None:
+            raise ValueError(f"{recipe.name} needs data: name a folder in COCO's format with --data")
+        self.recipe, self.bad_items = recipe, BadItems(bad_items)
+        self.endless = recipe.data == "scenes"
+        pretrained = recipe.initial not in (None, "imagenet")
+        self.initial = load(recipe.initial) if pretrained else None
+        self.dataset, self.validation = self._data()
+
+        weights = {"loss_ce": recipe.class_weight, "loss_bbox": recipe.l1_weight, "loss_giou": recipe.giou_weight}
+        matcher = HungarianMatcher(recipe.class_weight, recipe.l1_weight, recipe.giou_weight)
+        self.criterion = SetCriterion(len(self.dataset.categories), matcher, weights, recipe.no_object_weight)
+        self.read = self.asked = 0  # images
+
+    def _data(self) -> tuple[DetectionDataset, DetectionDataset | None]:
+        recipe = self.recipe
+        evaluated = recipe.eval_every is not None
+        if self.endless:
+            return Scenes("train"), Scenes("val") if evaluated else None
+        transform = self.initial.image_transform if self.initial else ImageTransform()
+        if recipe.shortest_edge is not None:
+            transform = dataclasses.replace(
+                transform, shortest_edge=recipe.shortest_edge, longest_edge=recipe.longest_edge
+            )
+        options = {"transform": transform, "bad_items": self.bad_items}
+        augment = None
+        if recipe.augment == "paper":  # its lengths in pixels belong to a short side of 800
+            augment = DetrAugment(colour=recipe.colour).scaled((recipe.shortest_edge or 800) / 800)
+        train = CocoDetection(recipe.data, "train", recipe.categories, augment, **options)
+        return train, CocoDetection(recipe.data, "val", train.categories, **options) if evaluated else None
+
+    def build_model(self) -> DETR:
+        """A model for the data's classes, with what fits of the checkpoint's weights."""
+        recipe, initial = self.recipe, self.initial
+        config = initial.config if initial else recipe.model
+        config = dataclasses.replace(
+            config,
+            num_classes=len(self.dataset.categories),
+            num_queries=recipe.num_queries or config.num_queries,
+            aux_loss=recipe.model.aux_loss,
+        )
+        self.num_queries = config.num_queries
+        model = build_detr(config)
+        if recipe.initial == "imagenet":
+            model.backbone.load_imagenet_weights()
+        elif initial:
+            adopt_weights(model, initial, same_classes=initial.categories == self.dataset.categories)
+        for part in recipe.freeze:
+            try:
+                model.get_submodule(part).requires_grad_(False)
+            except AttributeError:
+                raise ValueError(f"freeze: the model has no part {part!r}; it has {', '.join(dict(model.named_children()))}")
+        model.checkpoint_backbone = recipe.checkpoint_activations
+        return model
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Two groups: the backbone has a learning rate of its own."""
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        backbone_lr = self.recipe.lr if self.recipe.backbone_lr is None else self.recipe.backbone_lr
+        groups = [
+            {"params": [p for name, p in trained if not name.startswith("backbone.")], "lr": self.recipe.lr},
+            {"params": [p for name, p in trained if name.startswith("backbone.")], "lr": backbone_lr},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def prepare(self, collated: Any, device: torch.device) -> DetectionBatch:
+        """The batch on the device; what could not be read is reported.
+
+        Raises:
+            ValueError: if a whole epoch had nothing that could be read.
+        """
+        batch = self.dataset.prepare(collated, device)
+        for item in batch.bad_items:
+            self.bad_items.report(item)
+        self.read += len(batch.targets)
+        self.asked += len(batch.targets) + len(batch.bad_items)
+        if self.read == 0 and self.asked >= len(self.dataset):
+            raise ValueError(f"none of the {len(self.dataset)} images in {self.recipe.data} could be read")
+        return batch
+
+    def names(self, batch: DetectionBatch) -> list[str]:
+        return [f"image {target['image_id']}" for target in batch.targets]
+
+    def normalisers(self, batches: list[DetectionBatch]) -> StepSize:
+        self.criterion.to(batches[0].images.pixels.device)
+        targets = [batch.targets for batch in batches]
+        return StepSize(self.criterion.normalisers(targets, self.num_queries), sum(map(len, targets)))
+
+    def loss(self, model: Any, batch: DetectionBatch, step: StepSize) -> tuple[Tensor, dict[str, Tensor]]:
+        """The criterion's weighted sum. A batch of which nothing could be read counts nothing: a blank picture, times 0."""
+        if not batch.targets:
+            outputs = model(batch.images.pixels.new_zeros(1, 3, 64, 64))
+            return 0 * (outputs["pred_logits"].sum() + outputs["pred_boxes"].sum()), {}
+        losses = self.criterion(model(batch.images), batch.targets, step.normalisers)
+        share = len(batch.targets) / step.images  # these two are means over the images
+        read_only = {name: share * losses[name] for name in ("class_error", "cardinality_error")}
+        return self.criterion.weighted_sum(losses), losses | read_only
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        pass
+
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
+        recipe = self.recipe
+        return evaluate_detection(
+            model, self.validation, bad_items=self.bad_items, progress=False, max_images=recipe.eval_images,
+            workers=recipe.workers,
+        )  # fmt: skip
+
+    def card(self, model: nn.Module) -> dict[str, Any]:
+        data = self.dataset
+        return {"categories": data.categories.to_dict(), "image_transform": data.image_transform.to_dict()}
+
+    def summary(self) -> str:
+        return self.bad_items.summary() if self.bad_items.count else ""
+
+
+def adopt_weights(model: DETR, source: DETR, same_classes: bool) -> None:
+    """Gives a model the weights of another one with the same layers.
+
+    Of the object queries as many as both have, so more queries begin as new ones; the class head only if the classes are
+    the same.
+    """
+    weights = model.state_dict()
+    for name, tensor in source.state_dict().items():
+        if name == "query_embed.weight":
+            shared = min(len(tensor), len(weights[name]))
+            weights[name][:shared] = tensor[:shared]
+        elif same_classes or not name.startswith("class_embed."):
+            weights[name] = tensor
+    model.load_state_dict(weights)

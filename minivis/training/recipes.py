@@ -1,0 +1,261 @@
+"""Recipes: everything that decides what a training run computes, as frozen dataclasses."""
+
+import ast
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from minivis.detr.model import DETRConfig, mini_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Data, model, optimiser, schedule, steps and precision of a run. Subclasses add what one kind of model needs.
+
+    A step is one update of the weights. It sees `batch_size` images, however many processes share them and in however
+    many parts each process takes its share (`accumulate`).
+    """
+
+    name: str
+    about: str
+    estimate: str  # what a run takes, marked as measured or as an estimate
+    data: str | None  # "scenes", or a folder; None: the caller must name one
+
+    steps: int
+    batch_size: int
+    accumulate: int = 1
+    seed: int = 0
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+    clip_norm: float | None = 0.1  # of the gradient of all parameters together
+    warmup: int = 0  # steps in which the learning rate rises linearly
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    drop_at: int | None = None  # "step": after this step a tenth of the learning rate
+    final_lr: float = 0.0  # "cosine": where it ends, as a fraction of lr
+    ema: float | None = None  # decay of the moving average of the weights that is evaluated and saved
+
+    precision: Literal["no", "bf16"] = "no"
+    compile: bool = False
+    checkpoint_activations: bool = False  # compute activations again in the backward pass: less memory, more time
+
+    workers: int = 0  # processes that read data, for each training process
+    log_every: int = 50
+    eval_every: int | None = 1000
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        for field in ("steps", "batch_size", "accumulate", "log_every", "save_every"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{self.name}: {field} must be at least 1, got {getattr(self, field)}")
+        if self.schedule == "step" and self.drop_at is None:
+            raise ValueError(f'{self.name}: schedule "step" needs drop_at, the step where the learning rate falls')
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"{self.name}: ema is a decay between 0 and 1, or none; got {self.ema}")
+
+    def lr_factor(self, step: int) -> float:
+        """The learning rate of a step (from 1), as a fraction of the full one."""
+        if step <= self.warmup:
+            return step / self.warmup
+        if self.schedule == "step":
+            return 1.0 if step <= self.drop_at else 0.1
+        if self.schedule == "cosine":
+            done = (step - self.warmup) / max(1, self.steps - self.warmup)
+            return self.final_lr + (1 - self.final_lr) * (1 + math.cos(math.pi * done)) / 2
+        return 1.0
+
+    def build_task(self, bad_items: str = "skip") -> Any:
+        """The `Task` that this recipe trains (see `loop.py`); `bad_items` is "skip" or "stop"."""
+        raise NotImplementedError
+
+    def with_settings(self, settings: Iterable[str]) -> "Recipe":
+        """This recipe with some fields changed, as `--set` gives them: "lr=1e-3", "model.d_model=64"."""
+        for setting in settings:
+            self = _with_setting(self, setting)
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it: tuples become lists."""
+        return _plain(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetrRecipe(Recipe):
+    """A detector: the paper's losses and optimiser (Carion et al. 2020, section 4 and appendix A.4)."""
+
+    model: DETRConfig  # its num_classes is replaced by the data's; where a checkpoint is the start, its model is used
+    initial: str | None = None  # a checkpoint, or "imagenet" (for the backbone); None: from nothing
+    num_queries: int | None = None  # None: as the model or the checkpoint has it
+    freeze: tuple[str, ...] = ()  # parts of the model that stay as they are: "backbone", "transformer.encoder"
+
+    backbone_lr: float | None = None  # None: lr
+    class_weight: float = 1.0
+    l1_weight: float = 5.0
+    giou_weight: float = 2.0
+    no_object_weight: float = 0.1
+
+    categories: Literal["dense", "coco"] = "dense"  # labels without gaps, or label = category id
+    augment: Literal["paper"] | None = None  # with its lengths in pixels in proportion to shortest_edge / 800
+    colour: float = 0.0  # strength of the change of colours in an augmented picture
+    shortest_edge: int | None = None  # pixels of the short side of a picture; None: as it is, or as the checkpoint has it
+    longest_edge: int | None = None
+    eval_images: int | None = None  # evaluate on the first so many only, while training; None: all
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model.backbone_norm == "frozen" and self.initial is None:
+            raise ValueError(
+                f"{self.name}: a frozen batch norm without trained weights normalises nothing, and the features explode. "
+                "Start from ImageNet weights (--from imagenet) or a checkpoint, or train from nothing with group norm "
+                "(--set model.backbone_norm=group)."
+            )
+
+    def build_task(self, bad_items: str = "skip") -> Any:
+        from minivis.training.detection import DetectionTask
+
+        return DetectionTask(self, bad_items)
+
+
+COCO_STEPS_PER_EPOCH = 118_287 // 64
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        DetrRecipe(
+            name="detr-mini",
+            about="A small DETR on generated scenes, from nothing: what the course looks into.",
+            estimate="estimate: 45 minutes on two CPU cores",
+            data="scenes",
+            model=mini_config(num_classes=6),
+            steps=4000,
+            batch_size=32,
+            lr=1e-3,
+            clip_norm=0.1,
+            warmup=100,
+            schedule="cosine",
+            final_lr=0.01,
+            ema=0.999,
+        ),
+        DetrRecipe(
+            name="detr-r50-coco",
+            about="The paper's ResNet-50 DETR on COCO for 300 epochs, from ImageNet weights.",
+            estimate="estimate: 3 days on 16 V100 (as the paper says), about a week on 8 A100 in float32",
+            data=None,
+            model=DETRConfig(),
+            initial="imagenet",
+            categories="coco",
+            augment="paper",
+            shortest_edge=800,
+            longest_edge=1333,
+            steps=300 * COCO_STEPS_PER_EPOCH,
+            batch_size=64,
+            lr=1e-4,
+            backbone_lr=1e-5,
+            clip_norm=0.1,
+            schedule="step",
+            drop_at=200 * COCO_STEPS_PER_EPOCH,
+            workers=8,
+            eval_every=COCO_STEPS_PER_EPOCH * 5,
+            save_every=1000,
+        ),
+        DetrRecipe(
+            name="detr-finetune",
+            about="A trained DETR on your own folder of pictures with COCO annotations.",
+            estimate="estimate: an hour on two CPU cores from detr-mini, minutes on a GPU",
+            data=None,
+            model=mini_config(num_classes=1),
+            initial="detr-mini",
+            augment="paper",
+            colour=0.2,
+            shortest_edge=224,
+            longest_edge=320,
+            steps=2000,
+            batch_size=16,
+            lr=3e-4,
+            warmup=100,
+            schedule="cosine",
+            final_lr=0.01,
+            ema=0.999,
+            eval_every=200,
+            save_every=200,
+            log_every=20,
+        ),
+    )
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of that name; ValueError, naming the closest one, if there is none."""
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}{_closest(name, RECIPES)}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def _with_setting(settings: Any, setting: str) -> Any:
+    """A dataclass with one field set from "field=value" or "field.field=value"."""
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise ValueError(f"expected key=value, got {setting!r}")
+    key, _, rest = key.strip().partition(".")
+    hints = typing.get_type_hints(type(settings))
+    if key not in hints:
+        raise ValueError(f"{type(settings).__name__} has no field {key!r}{_closest(key, hints)}")
+    if rest:
+        if not dataclasses.is_dataclass(getattr(settings, key)):
+            raise ValueError(f"{key!r} has no fields of its own, so {setting!r} cannot be set")
+        return dataclasses.replace(settings, **{key: _with_setting(getattr(settings, key), f"{rest}={text}")})
+    try:
+        value = _parse(text.strip(), hints[key])
+    except ValueError as error:
+        raise ValueError(f"{key}: expected {_describe(hints[key])}, got {text.strip()!r}") from error
+    return dataclasses.replace(settings, **{key: value})
+
+
+def _parse(text: str, hint: Any) -> Any:
+    """The value that a text stands for, given the annotation of its field."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if text.lower() == "none" and type(None) in arguments:
+            return None
+        return _parse(text, next(kind for kind in arguments if kind is not type(None)))
+    if origin is Literal and text in arguments:
+        return text
+    if origin is tuple:
+        parts = [part.strip() for part in text.strip("()[] ").split(",") if part.strip()]
+        if arguments[-1] is not Ellipsis and len(parts) != len(arguments):
+            raise ValueError(text)
+        kinds = arguments[:1] * len(parts) if arguments[-1] is Ellipsis else arguments
+        return tuple(_parse(part, kind) for part, kind in zip(parts, kinds, strict=True))
+    if hint is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if hint is int:
+        value = ast.literal_eval(text.replace(" ", "")) if text.isdigit() or text[:1] == "-" else float(text)
+        if value != int(value):
+            raise ValueError(text)
+        return int(value)
+    if hint in (float, str):
+        return hint(text)
+    raise ValueError(text)
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
