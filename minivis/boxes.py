@@ -49,7 +49,7 @@ def paired_generalized_box_iou(
 
 
 def generalized_box_iou(
-    a: Float[Tensor, "*any n 4"], b: Float[Tensor, "*any m 4"]
+    a: Float[Tensor, "*#any n 4"], b: Float[Tensor, "*#any m 4"]
 ) -> Float[Tensor, "*any n m"]:
-    """GIoU of every box of `a` with every box of `b`, both `xyxy`."""
+    """GIoU of every box of `a` with every box of `b`, both `xyxy`; what comes before n and m broadcasts."""
     return paired_generalized_box_iou(a[..., :, None, :], b[..., None, :, :])
