@@ -32,7 +32,8 @@ def paired_generalized_box_iou(
 ) -> Float[Tensor, "*any"]:
     """GIoU of each box of `a` with the box of `b` at the same place (shapes broadcast), both `xyxy`. In -1..1.
 
-    A box without area is allowed: its IoU is 0, and its GIoU tells how far away it is.
+    A box without area is allowed: its IoU is 0, and its GIoU tells how far away it is (0 if the hull has no area
+    either). Gradients stay finite.
     """
     # I = overlap of a and b, U = their union, C = the smallest box around both.
     overlap_size = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(
@@ -43,8 +44,9 @@ def paired_generalized_box_iou(
     hull = hull_size[..., 0] * hull_size[..., 1]
     area_a, area_b = ((box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]) for box in (a, b))
     union = area_a + area_b - overlap
-    # GIoU = I / U − (C − U) / C; the smallest float stands in for areas of zero.
-    tiny = torch.finfo(union.dtype).tiny
+    # GIoU = I / U − (C − U) / C; in place of areas of zero, that of a square whose side is lost in rounding
+    # (with the smallest float the gradient, of size 1 / tiny, would overflow).
+    tiny = torch.finfo(union.dtype).eps ** 2
     return overlap / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
 
 
