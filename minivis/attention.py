@@ -92,7 +92,8 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
         maps["transformer.encoder.layers.0.self_attn"]      # (B, heads, queries, keys)
 
     The dictionary is filled as layers run; a layer that runs more than once leaves its last weights there.
-    Rows sum to one, padded keys get zero. Weights are detached and taken before dropout.
+    Rows sum to one, padded keys get zero. Weights are detached and taken before dropout. Recordings may be nested:
+    the inner one keeps the maps while it lasts.
     """
     layers = {
         name: module for name, module in model.named_modules() if isinstance(module, MultiHeadAttention)
@@ -100,10 +101,11 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     if not layers:
         raise ValueError(f"{type(model).__name__} has no MultiHeadAttention to record")
     maps: dict[str, Tensor] = {}
+    outer = {name: layer.recorder for name, layer in layers.items()}
     for name, layer in layers.items():
         layer.recorder = partial(maps.__setitem__, name)
     try:
         yield maps
     finally:
-        for layer in layers.values():
-            layer.recorder = None
+        for name, layer in layers.items():
+            layer.recorder = outer[name]
