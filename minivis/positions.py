@@ -50,6 +50,8 @@ class LearnedPositions(nn.Module):
 
     def __init__(self, d_model: int, max_size: int = 50):
         super().__init__()
+        if d_model % 2:
+            raise ValueError(f"learned positions need d_model divisible by 2 (x and y), got {d_model}")
         self.column = nn.Embedding(max_size, d_model // 2)
         self.row = nn.Embedding(max_size, d_model // 2)
         nn.init.uniform_(self.column.weight)
