@@ -120,6 +120,9 @@ class DETRConfig:
     activation: str = "relu"
     normalize_before: bool = False
 
+    def __post_init__(self):
+        object.__setattr__(self, "backbone_channels", tuple(self.backbone_channels))  # JSON gives a list
+
     def to_dict(self) -> dict:
         return asdict(self)
 
@@ -127,7 +130,7 @@ class DETRConfig:
 def build_detr(config: DETRConfig) -> DETR:
     """The model a configuration describes, with fresh weights; it keeps the configuration as `model.config`."""
     if config.backbone == "small":
-        backbone = SmallConvBackbone(tuple(config.backbone_channels), config.backbone_blocks)
+        backbone = SmallConvBackbone(config.backbone_channels, config.backbone_blocks)
     else:
         backbone = ResNetBackbone(config.backbone, config.backbone_norm, config.dilation)
     transformer = Transformer(
