@@ -5,7 +5,7 @@ Every shape is a signed distance function, so an edge is antialiased by one clam
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from minivis.data.world import COLOURS, MATERIALS, SHAPES, Region, Scene, boundary, signed_distance
+from minivis.data.world import COLOURS, MATERIALS, SHAPES, SIZES, Region, Scene, SceneObject, boundary, signed_distance
 
 PLAIN = (128, 128, 128)  # the colour of plain ground
+NOWHERE = Region("grass", 1.0, 0.0, 0.0, offset=1e4)  # a region that covers nothing
 SHADOW = 3.0  # pixels around an object over which its soft shadow fades
 
 
@@ -45,14 +46,17 @@ def render(scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Rende
 
 
 @functools.cache
-def _textures(device: torch.device) -> Float[Tensor, "materials side side"]:
+def _textures(size: int, device: torch.device) -> Float[Tensor, "materials height width"]:
+    """The materials' textures in -1..1, reflected at their borders until they are at least `size` high and wide."""
     tiles = np.asarray(Image.open(Path(__file__).with_name("textures.png")), dtype=np.float32)
-    return torch.from_numpy((tiles - 128) / 120).reshape(len(MATERIALS), -1, tiles.shape[1]).to(device)
+    tiles = (tiles.reshape(len(MATERIALS), -1, tiles.shape[1]) - 128) / 120
+    missing = max(size - tiles.shape[-1], 0)
+    return torch.from_numpy(np.pad(tiles, ((0, 0), (0, missing), (0, missing)), mode="symmetric")).to(device)
 
 
-def _table(rows: list, device: torch.device) -> Float[Tensor, "columns rows"]:
-    """Parameters of many things as columns, moved to the device at once."""
-    return torch.from_numpy(np.asarray(rows, dtype=np.float32).T.copy()).to(device, non_blocking=True)
+def _columns(rows: list[tuple[float, ...]], device: torch.device) -> Float[Tensor, "columns things 1 1"]:
+    """The parameters of many things, one thing a row, brought to the device at once to broadcast over pixels."""
+    return torch.from_numpy(np.asarray(rows, dtype=np.float32).T[..., None, None].copy()).to(device, non_blocking=True)
 
 
 def _ground(
@@ -60,41 +64,28 @@ def _ground(
 ) -> tuple[Float[Tensor, "3 batch size size"], Int[Tensor, "batch size size"]]:
     """The ground's colour, channels first, and its materials."""
     plain = torch.tensor(PLAIN, device=device)[:, None, None, None] / 255
-    colour = plain.expand(3, len(scenes), size, size).clone()
+    colour = plain.repeat(1, len(scenes), size, size)
     stuff_map = torch.full((len(scenes), size, size), -1, dtype=torch.int64, device=device)
-    names, textures = list(MATERIALS), _textures(device)
-    steps = torch.arange(size, device=device)
-    centres = steps + 0.5
+    textures = _textures(size, device)
+    room = textures.shape[-1] - size
+    materials = {name: (number, tint, contrast) for number, (name, (tint, contrast)) in enumerate(MATERIALS.items())}
+    centres = torch.arange(size, device=device) + 0.5
     for layer in range(max(len(scene.regions) for scene in scenes)):
-        here = [number for number, scene in enumerate(scenes) if len(scene.regions) > layer]
-        regions = [scenes[number].regions[layer] for number in here]
-        rows = [(number, names.index(region.material), *region[1:]) for number, region in zip(here, regions)]
-        number, material, *columns = _table(rows, device)[:, :, None, None]
-        number, material = number.flatten().long(), material.long()
-        region = Region("", *columns)
+        rows, crops = [], []
+        for scene in scenes:
+            region = scene.regions[layer] if layer < len(scene.regions) else NOWHERE
+            number, tint, contrast = materials[region.material]
+            light = region.brightness / 255
+            rows.append((number, *(light * part for part in tint), contrast, *region[4:]))
+            top, left = int(region.texture_y * room), int(region.texture_x * room)
+            crops.append(textures[number, top : top + size, left : left + size])
+        number, red, green, blue, contrast, *shape = _columns(rows, device)
 
-        distance = boundary(region, centres, centres[:, None], torch)
-        cover = (distance + 0.5).clamp(0, 1)
-        room = max(textures.shape[-1] - size, 0)
-        texture = textures[material, _mirrored((region.texture_y * room).long() + steps[:, None], textures.shape[-1]),
-                           _mirrored((region.texture_x * room).long() + steps, textures.shape[-1])]  # fmt: skip
-        tint = torch.tensor([tint for tint, _ in MATERIALS.values()], device=device) / 255
-        contrast = torch.tensor([contrast for _, contrast in MATERIALS.values()], device=device)
-        light = region.brightness * (1 + contrast[material] * texture)
-        new = tint[material.flatten()].T[:, :, None, None] * light
-        if layer == 0:
-            colour[:, number] = new
-            stuff_map[number] = material.expand(-1, size, size)
-        else:
-            colour[:, number] = torch.lerp(colour[:, number], new, cover)
-            stuff_map[number] = torch.where(distance > 0, material, stuff_map[number])
+        distance = boundary(Region("", 0, 0, 0, *shape), centres, centres[:, None], torch)
+        texture = torch.stack(crops).mul_(contrast).add_(1)
+        colour.lerp_(torch.stack([red, green, blue]) * texture, (distance + 0.5).clamp_(0, 1))
+        stuff_map = torch.where(distance > 0, number.long(), stuff_map)
     return colour, stuff_map
-
-
-def _mirrored(position: Int[Tensor, "*shape"], side: int) -> Int[Tensor, "*shape"]:
-    """Continue a texture without seams by reflecting it at its borders."""
-    position = position % (2 * side)
-    return torch.minimum(position, 2 * side - 1 - position)
 
 
 def _paint_objects(
@@ -106,40 +97,58 @@ def _paint_objects(
     """
     _, batch, size, _ = ground.shape
     device = ground.device
-    objects = [thing for scene in scenes for thing in scene.objects]
-    half = math.ceil(max((thing.radius for thing in objects), default=0) + SHADOW) + 1
-    canvas = torch.nn.functional.pad(ground, (half, half, half, half))
+    margin = _half_window([thing for scene in scenes for thing in scene.objects])
+    canvas = torch.nn.functional.pad(ground, (margin,) * 4)
     object_map = torch.full(canvas.shape[1:], -1, dtype=torch.int64, device=device)
     width = canvas.shape[-1]
-    colour, owner = canvas.view(3, -1), object_map.view(-1)  # paint on flat views
+    colour, owner = canvas.view(3, -1), object_map.view(-1)  # painted on as flat views
 
-    steps = torch.arange(-half, half, device=device)
-    for layer in range(max(len(scene.objects) for scene in scenes)):
-        # By shape, so that every distance function is called once.
-        painted = sorted(((number, scene.objects[layer]) for number, scene in enumerate(scenes)
-                          if len(scene.objects) > layer), key=lambda pair: SHAPES.index(pair[1].shape))  # fmt: skip
+    for layer, painted in _groups(scenes):
         rows = [(number, thing.x, thing.y, thing.radius, math.cos(thing.angle), math.sin(thing.angle),
                  *(value / 255 for value in COLOURS[thing.colour])) for number, thing in painted]  # fmt: skip
-        number, x, y, radius, cos, sin, *tint = _table(rows, device)[:, :, None, None]
-
+        number, x, y, radius, cos, sin, *tint = _columns(rows, device)
+        half = _half_window([thing for _, thing in painted])
+        steps = torch.arange(-half, half, device=device)
         row, column = y.floor().long() + steps[:, None], x.floor().long() + steps
         dx, dy = (column + 0.5 - x) / radius, (row + 0.5 - y) / radius
         u, v = cos * dx + sin * dy, cos * dy - sin * dx
         counts = [sum(thing.shape == shape for _, thing in painted) for shape in SHAPES]
-        distance = torch.cat([
+        distance = radius * torch.cat([
             signed_distance(shape, us, vs, torch)
             for shape, us, vs in zip(SHAPES, u.split(counts), v.split(counts)) if len(us)
-        ]) * radius  # fmt: skip
+        ])  # fmt: skip
 
-        index = (number.long() * width + row + half) * width + column + half
-        cover = (0.5 - distance).clamp(0, 1)
-        shadow = 1 - 0.4 * (1 - distance / SHADOW).clamp(0, 1) ** 2
-        light = (1 - 0.13 * (dx + dy)) * (1 - 0.25 * (distance + 2.5).clamp(0, 1))  # from above left; a darker rim
-        new = torch.stack(tint) * light
-        colour[:, index] = torch.lerp(colour[:, index] * shadow, new, cover)
-        owner[index] = torch.where(distance < 0, layer, owner[index])
-    inner = slice(half, half + size)
+        # what is below, darkened by a soft shadow, and the object, lit from above left, with a darker rim
+        cover = (0.5 - distance).clamp_(0, 1)
+        shadow = 1 - 0.4 * (1 - distance / SHADOW).clamp_(0, 1).square_()
+        light = (1 - 0.13 * dx - 0.13 * dy) * (1 - 0.25 * (distance + 2.5).clamp_(0, 1))
+        below, above = shadow * (1 - cover), light * cover
+        index = (((number.long() * width + row + margin) * width + margin) + column).flatten()
+        new = (torch.stack(tint) * above).flatten(1).addcmul_(colour.index_select(1, index), below.flatten())
+        colour.index_copy_(1, index, new)
+        owner.index_copy_(0, index, torch.where(distance.flatten() < 0, layer, owner.index_select(0, index)))
+    inner = slice(margin, margin + size)
     return canvas[:, :, inner, inner], object_map[:, inner, inner].contiguous()
+
+
+def _half_window(objects: Sequence[SceneObject]) -> int:
+    """Half the side of a window around any of the objects; a shadow reaches furthest at the sharp tips of stars."""
+    return math.ceil(max((thing.radius for thing in objects), default=0) + 2.5 * SHADOW)
+
+
+def _groups(scenes: Sequence[Scene]) -> Iterator[tuple[int, list[tuple[int, SceneObject]]]]:
+    """What can be painted at once: at most one object of every scene, all of about one size so that one window fits.
+
+    Gives each group's place in the painter's order and its objects with their scenes' numbers, sorted by shape so
+    that every distance function is called once.
+    """
+    for layer in range(max(len(scene.objects) for scene in scenes)):
+        objects = [(number, scene.objects[layer]) for number, scene in enumerate(scenes) if layer < len(scene.objects)]
+        objects.sort(key=lambda pair: SHAPES.index(pair[1].shape))
+        for size in SIZES:
+            group = [pair for pair in objects if pair[1].size == size]
+            if group:
+                yield layer, group
 
 
 def visible_boxes(
