@@ -1,5 +1,6 @@
 """DETR: a backbone, a transformer, and two heads on each object query (Carion et al. 2020, section 3.2)."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch.nn.functional as F
@@ -107,7 +108,7 @@ class DETRConfig:
     backbone: str = "resnet50"  # torchvision's name, or "small"
     backbone_norm: str = "frozen"
     dilation: bool = False
-    backbone_channels: tuple[int, ...] = ()  # of the small backbone's stages
+    backbone_channels: Sequence[int] = ()  # of the small backbone's stages
     backbone_blocks: int = 1
     feature_level: int = -1
     positions: str = "sine"
@@ -119,6 +120,7 @@ class DETRConfig:
     dropout: float = 0.1
     activation: str = "relu"
     normalize_before: bool = False
+    norm_between_layers: bool = False  # in the decoder; see `TransformerDecoder`
 
     def __post_init__(self):
         object.__setattr__(self, "backbone_channels", tuple(self.backbone_channels))  # JSON gives a list
@@ -142,6 +144,7 @@ def build_detr(config: DETRConfig) -> DETR:
         config.dropout,
         config.activation,
         config.normalize_before,
+        config.norm_between_layers,
     )
     model = DETR(
         backbone,
