@@ -75,13 +75,15 @@ def fitted_size(
 ) -> tuple[int, int]:
     """(height, width) after the short side becomes `shortest_edge` pixels, unless the long one would pass `longest_edge`.
 
-    With no `shortest_edge` the size stays, except that a long side above `longest_edge` is brought down to it.
+    With no `shortest_edge` the size stays, except that a long side above `longest_edge` is brought down to it. The long
+    side is rounded down, as the released models' preprocessing does: 480 × 640 at 800 gives 800 × 1066.
     """
     short, long = min(height, width), max(height, width)
-    scale = 1.0 if shortest_edge is None else shortest_edge / short
-    if longest_edge is not None and long * scale > longest_edge:
-        scale = longest_edge / long
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    new_short = short if shortest_edge is None else shortest_edge
+    if longest_edge is not None and new_short * long / short > longest_edge:
+        new_short = longest_edge * short / long
+    new_short, new_long = max(1, round(new_short)), int(new_short * long / short)
+    return (new_short, new_long) if height <= width else (new_long, new_short)
 
 
 @dataclass(frozen=True)
