@@ -28,7 +28,7 @@ class ImageBatch(NamedTuple):
         return ImageBatch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
 
 
-def as_image_batch(images: "ImageBatch | Tensor | Sequence[Tensor]") -> ImageBatch:
+def as_image_batch(images: ImageBatch | Tensor | Sequence) -> ImageBatch:
     """Whatever a model may be called with, as one batch.
 
     Args:
@@ -42,11 +42,15 @@ def as_image_batch(images: "ImageBatch | Tensor | Sequence[Tensor]") -> ImageBat
     if isinstance(images, Tensor):
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected images of shape (B, 3, H, W), got {tuple(images.shape)}")
+        if not images.is_floating_point():
+            raise ValueError(f"expected images of normalised floats, got {images.dtype}")
         batch, _, height, width = images.shape
         return ImageBatch(images, images.new_zeros((batch, height, width), dtype=torch.bool))
     if len(images) == 0:
         raise ValueError("expected at least one image, got an empty list")
     for i, image in enumerate(images):
+        if not isinstance(image, Tensor):
+            raise ValueError(f"expected image {i} to be a tensor, got {type(image).__name__}")
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
             raise ValueError(f"expected image {i} to have shape (3, H, W), got {tuple(image.shape)}")
         if not image.is_floating_point():
@@ -75,14 +79,20 @@ def fitted_size(
 ) -> tuple[int, int]:
     """(height, width) after the short side becomes `shortest_edge` pixels, unless the long one would pass `longest_edge`.
 
-    With no `shortest_edge` the size stays, except that a long side above `longest_edge` is brought down to it. The long
-    side is rounded down, as the released models' preprocessing does: 480 × 640 at 800 gives 800 × 1066.
+    With no `shortest_edge` the size stays, except that a long side above `longest_edge` is brought down to it.
+    To the pixel what transformers' DETR does: the short side is rounded to the nearest, the long one down.
     """
     short, long = min(height, width), max(height, width)
-    new_short = short if shortest_edge is None else shortest_edge
-    if longest_edge is not None and new_short * long / short > longest_edge:
-        new_short = longest_edge * short / long
-    new_short, new_long = max(1, round(new_short)), int(new_short * long / short)
+    if shortest_edge is None:
+        if longest_edge is None or long <= longest_edge:
+            return height, width
+        shortest_edge = short
+    target = shortest_edge
+    if longest_edge is not None and long / short * shortest_edge > longest_edge:
+        target = longest_edge * short / long
+    if round(target) == short:
+        return height, width
+    new_short, new_long = max(1, round(target)), int(target * long / short)
     return (new_short, new_long) if height <= width else (new_long, new_short)
 
 
@@ -98,8 +108,10 @@ class ImageTransform:
     def __call__(self, image: "Image.Image | Tensor") -> Float[Tensor, "3 height width"]:
         """A PIL picture of any mode, or a uint8 `(3, H, W)` tensor, resized and normalised."""
         pixels = image if isinstance(image, Tensor) else TF.pil_to_tensor(image.convert("RGB"))
-        if pixels.dtype != torch.uint8:
-            raise ValueError(f"expected a picture or a uint8 tensor, got a tensor of {pixels.dtype}")
+        if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[0] != 3:
+            raise ValueError(
+                f"expected a picture or a uint8 tensor (3, H, W), got one of {pixels.dtype}, {tuple(pixels.shape)}"
+            )
         size = fitted_size(*pixels.shape[-2:], self.shortest_edge, self.longest_edge)
         if size != tuple(pixels.shape[-2:]):
             pixels = TF.resize(pixels, list(size), antialias=True)
