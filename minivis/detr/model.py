@@ -90,7 +90,7 @@ class DETR(nn.Module):
         if not self.aux_loss:
             decoded = decoded[-1:]
         logits = self.class_embed(decoded)
-        boxes = self.bbox_embed(decoded).sigmoid()
+        boxes = self.bbox_embed(decoded).float().sigmoid()  # in bf16, steps near 1 are 1/256 of the image
         layers = [{"pred_logits": c, "pred_boxes": b} for c, b in zip(logits, boxes, strict=True)]
         outputs = layers[-1]
         if self.aux_loss:
