@@ -84,20 +84,22 @@ class SmallConvBackbone(nn.Module):
 
     Args:
         channels: of each stage; the first has stride 2, the next 4, and so on.
-        blocks: residual blocks in each stage after the convolution that halves.
+        blocks: residual blocks after the convolution that halves, in every stage but the first.
     """
 
     def __init__(self, channels: tuple[int, ...] = (32, 64, 96, 128), blocks: int = 1):
         super().__init__()
+        if not channels:
+            raise ValueError("the small backbone needs the channels of at least one stage, got none")
         self.channels = tuple(channels)
         self.strides = tuple(2 ** (i + 1) for i in range(len(channels)))
         self.stages = nn.ModuleList()
-        for c_in, c_out in zip((3, *channels), channels, strict=False):
+        for i, (c_in, c_out) in enumerate(zip((3, *channels), channels, strict=False)):
             halve = nn.Sequential(
                 nn.Conv2d(c_in, c_out, 3, stride=2, padding=1, bias=False), group_norm(c_out), nn.ReLU()
             )
             # The first stage sees the most pixels, so it stays as cheap as it can be.
-            residual = [ResidualBlock(c_out) for _ in range(blocks if c_in != 3 else 0)]
+            residual = [ResidualBlock(c_out) for _ in range(blocks if i > 0 else 0)]
             self.stages.append(nn.Sequential(halve, *residual))
 
     def forward(self, images: ImageBatch) -> list[FeatureMap]:
