@@ -157,12 +157,19 @@ class TransformerEncoder(nn.Module):
 
 
 class TransformerDecoder(nn.Module):
-    """Layers one after another; the same norm ends each of them, because each layer's output is trained."""
+    """Layers one after another; the same norm ends each of them, because each layer's output is trained.
 
-    def __init__(self, layers: list[TransformerDecoderLayer], norm: nn.LayerNorm):
+    The normed output is for the heads; the next layer takes it without that norm. With `norm_between_layers` it takes it
+    normed, and the last output is normed twice, as Hugging Face's DETR does when it is trained with auxiliary losses.
+    """
+
+    def __init__(
+        self, layers: list[TransformerDecoderLayer], norm: nn.LayerNorm, norm_between_layers: bool = False
+    ):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.norm = norm
+        self.norm_between_layers = norm_between_layers
 
     def forward(
         self,
@@ -176,6 +183,10 @@ class TransformerDecoder(nn.Module):
         for layer in self.layers:
             x = layer(x, memory, padding_mask, pos, query_pos)
             outputs.append(self.norm(x))
+            if self.norm_between_layers:
+                x = outputs[-1]
+        if self.norm_between_layers:
+            outputs[-1] = self.norm(x)
         return torch.stack(outputs)
 
 
@@ -192,6 +203,7 @@ class Transformer(nn.Module):
         dropout: float = 0.1,
         activation: str = "relu",
         normalize_before: bool = False,
+        norm_between_layers: bool = False,
     ):
         super().__init__()
         layer = (d_model, nhead, dim_feedforward, dropout, activation, normalize_before)
@@ -200,7 +212,9 @@ class Transformer(nn.Module):
             nn.LayerNorm(d_model) if normalize_before and num_encoder_layers else None,
         )
         self.decoder = TransformerDecoder(
-            [TransformerDecoderLayer(*layer) for _ in range(num_decoder_layers)], nn.LayerNorm(d_model)
+            [TransformerDecoderLayer(*layer) for _ in range(num_decoder_layers)],
+            nn.LayerNorm(d_model),
+            norm_between_layers,
         )
         self.d_model = d_model
         self.nhead = nhead
