@@ -5,6 +5,15 @@
 """
 
 from minivis.pretrained.checkpoint import CheckpointError, save_checkpoint, shipped, shipped_checkpoints
+from minivis.pretrained.huggingface import from_transformers, to_transformers
 from minivis.pretrained.load import load
 
-__all__ = ["CheckpointError", "load", "save_checkpoint", "shipped", "shipped_checkpoints"]
+__all__ = [
+    "CheckpointError",
+    "from_transformers",
+    "load",
+    "save_checkpoint",
+    "shipped",
+    "shipped_checkpoints",
+    "to_transformers",
+]

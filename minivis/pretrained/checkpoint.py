@@ -130,7 +130,7 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], file: Path | str) -> None
     """Copy tensors into the model: all of them, and every parameter and buffer gets its own."""
     expected = model.state_dict()
     problems = [
-        f"{what}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        f"{what}: {some(names)}"
         for what, names in (
             ("missing", sorted(expected.keys() - tensors.keys())),
             ("not known to the model", sorted(tensors.keys() - expected.keys())),
@@ -148,6 +148,10 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], file: Path | str) -> None
     if problems:
         raise CheckpointError(f"{file}: the tensors do not fit the {type(model).__name__}; {'; '.join(problems)}")
     model.load_state_dict(tensors)
+
+
+def some(names: list[str], show: int = 5) -> str:
+    return ", ".join(names[:show]) + (f" and {len(names) - show} more" if len(names) > show else "")
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
