@@ -22,7 +22,7 @@ class HungarianMatcher:
     scipy solves each image's problem with a modified Jonker–Volgenant algorithm, O(n³).
     """
 
-    def __init__(self, cost_class: float = 1, cost_bbox: float = 5, cost_giou: float = 2):
+    def __init__(self, cost_class: float | int = 1, cost_bbox: float | int = 5, cost_giou: float | int = 2):
         if cost_class == 0 and cost_bbox == 0 and cost_giou == 0:
             raise ValueError("all three matching weights are 0: every assignment would cost the same")
         self.cost_class = cost_class
@@ -52,7 +52,10 @@ class HungarianMatcher:
         logits = torch.stack([layer["pred_logits"] for layer in layers])
         boxes = torch.stack([layer["pred_boxes"] for layer in layers])
         num_classes = logits.shape[-1] - 1
-        cost = self.cost(logits, boxes, pad_targets(targets, num_classes, boxes.device)).cpu()  # the one wait
+        cost = self.cost(logits, boxes, pad_targets(targets, num_classes, boxes.device))
+        # One column more: 0, or NaN if the prediction is not finite. It looks at images without objects too.
+        probe = 0 * (logits.float().sum(-1) + boxes.float().sum(-1))
+        cost = torch.cat([cost, probe[..., None]], dim=-1).cpu()  # the one wait
 
         if not cost.isfinite().all():
             explain_broken_targets(targets, num_classes)
