@@ -24,9 +24,9 @@ def pad_targets(targets: list[dict], num_classes: int, device: torch.device) -> 
     """Shapes are checked here; values are only marked as broken, since to read them is to wait for the device."""
     for i, target in enumerate(targets):
         labels, boxes = target["labels"], target["boxes"]
-        if labels.ndim != 1 or boxes.shape != (len(labels), 4) or labels.is_floating_point():
+        if labels.ndim != 1 or boxes.shape != (len(labels), 4) or labels.dtype != torch.int64:
             raise ValueError(
-                f"image {image_name(targets, i)}: expected labels (N,) of integers and boxes (N, 4), "
+                f"image {image_name(targets, i)}: expected labels (N,) of int64 and boxes (N, 4), "
                 f"got {tuple(labels.shape)} of {labels.dtype} and {tuple(boxes.shape)}"
             )
         if "masks" in target and len(target["masks"]) != len(labels):
