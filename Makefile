@@ -51,7 +51,7 @@ test-slow: $(INSTALLED)
 	$(RUN) pytest tests -m slow --durations=10
 
 notebooks: $(INSTALLED)
-	$(VENV)/bin/python tools/notebooks.py $(NOTEBOOK)
+	$(VENV)/bin/python tools/make_notebooks.py $(NOTEBOOK)
 
 lint: $(INSTALLED)
 	$(RUN) ruff check .
