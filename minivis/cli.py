@@ -1,0 +1,204 @@
+"""The command line: `minivis train | eval | predict | recipes`."""
+
+import json
+import logging
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+# What takes seconds to import is imported by the command that needs it, so that `minivis --help` is quick.
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="DETR, CLIP and DINO, small enough to read and real enough to train.",
+    epilog="Errors are told in one line; MINIVIS_TRACEBACK=1 in the environment shows where they come from.",
+)
+
+BadItemsOption = Annotated[
+    Literal["skip", "stop"],
+    typer.Option("--bad-items", help="What cannot be read: skip it (each is named once) or stop."),
+]
+CpuOption = Annotated[bool, typer.Option("--cpu", help="Leave a GPU alone.")]
+DataOption = Annotated[Path | None, typer.Option("--data", help="A folder in COCO's format.", metavar="DIR")]
+CheckpointArgument = Annotated[
+    str, typer.Argument(help="A shipped checkpoint, a local folder, or a hub id.", metavar="CHECKPOINT")
+]
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="See `minivis recipes`.", metavar="RECIPE")],
+    data: DataOption = None,
+    initial: Annotated[
+        str | None, typer.Option("--from", help='Checkpoint to start from, or "none".', metavar="CHECKPOINT")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/RECIPE].", metavar="DIR")] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates of the weights.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a field of the recipe; may be repeated.", metavar="KEY=VALUE")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    bad_items: BadItemsOption = "skip",
+    cpu: CpuOption = False,
+    progress: Annotated[
+        bool | None, typer.Option("--progress/--no-progress", help="Draw a bar [default: on a terminal].")
+    ] = None,
+) -> None:
+    """Train a model by a recipe."""
+    from minivis.training.loop import train as run
+    from minivis.training.recipes import get_recipe
+
+    given = {"data": data, "initial": initial, "steps": steps, "seed": seed}
+    given = [f"{field}={value}" for field, value in given.items() if value is not None]
+    out = out or Path("runs") / recipe
+    try:
+        metrics = run(
+            get_recipe(recipe).with_settings(given + (settings or [])), out, resume=resume, bad_items=bad_items, cpu=cpu,
+            progress=progress,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; the same command with --resume goes on from the last state in {out}", err=True)
+        raise typer.Exit(130) from None
+    if int(os.environ.get("RANK", 0)) == 0:
+        typer.echo(table(metrics) + f"weights: {out}")
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: CheckpointArgument,
+    data: DataOption = None,
+    split: Annotated[str, typer.Option(help="Which part of the data.")] = "val",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, last on stdout.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Images at once; the result does not depend on it.")] = 16,
+    workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
+    bad_items: BadItemsOption = "skip",
+    cpu: CpuOption = False,
+) -> None:
+    """Average precision of a checkpoint, on the generated scenes or on --data."""
+    import minivis
+    from minivis.data.items import BadItems
+    from minivis.evaluation.detection import evaluate_detection, json_safe
+
+    model, items = minivis.load(checkpoint), BadItems(bad_items)
+    dataset = evaluation_data(model, data, split, items)
+    metrics = evaluate_detection(
+        model, dataset, device(cpu), batch_size, items, progress=sys.stderr.isatty(), workers=workers
+    )
+    if items.count:
+        typer.echo(items.summary(), err=True)
+    typer.echo(json.dumps(json_safe(metrics)) if as_json else table(metrics), nl=as_json)
+
+
+@app.command()
+def predict(
+    checkpoint: CheckpointArgument,
+    images: Annotated[list[Path], typer.Argument(help="Picture files.", metavar="IMAGE...")],
+    out: Annotated[Path, typer.Option(help="Gets a picture with boxes for each, and predictions.json.", metavar="DIR")],
+    threshold: Annotated[float, typer.Option(help="The least score that is drawn; the JSON has all.")] = 0.5,
+    cpu: CpuOption = False,
+) -> None:
+    """Find objects in pictures. The JSON is in COCO's results format, with `file_name` beside `image_id`."""
+    import torch
+
+    import minivis
+    from minivis.data.pictures import open_picture
+    from minivis.detr import postprocess
+    from minivis.evaluation.detection import results_of
+    from minivis.evaluation.draw import draw_detections
+
+    model = minivis.load(checkpoint).to(device(cpu))
+    out.mkdir(parents=True, exist_ok=True)
+    results, drawn, unread = [], set(), 0
+    for path, image_id in zip(images, image_ids(images), strict=True):
+        try:
+            picture = open_picture(path)
+        except (OSError, ValueError) as error:
+            typer.echo(f"minivis: {path}: {'there is no such file' if isinstance(error, FileNotFoundError) else error}", err=True)
+            unread += 1
+            continue
+        with torch.inference_mode():
+            outputs = model([model.image_transform(picture).to(device(cpu))])
+        found = {key: value.cpu() for key, value in postprocess(outputs, [(picture.height, picture.width)])[0].items()}
+        results += [{**result, "file_name": str(path)} for result in results_of([found], [image_id], model.categories)]
+        name = path.stem if path.stem not in drawn else f"{path.stem}-{image_id}"
+        drawn.add(name)
+        draw_detections(picture, found, model.class_names, threshold).save(out / f"{name}.png")
+        names = Counter(model.class_names[label] for label in found["labels"][found["scores"] >= threshold].tolist())
+        counts = ", ".join(f"{count} {name}" for name, count in names.items())
+        typer.echo(f"{path} → {out / name}.png: {counts or 'nothing'}")
+    (out / "predictions.json").write_text(json.dumps(results))
+    if unread:
+        raise typer.Exit(2)
+
+
+@app.command()
+def recipes() -> None:
+    """What can be trained, and what it takes."""
+    from minivis.training.recipes import RECIPES
+
+    for recipe in RECIPES.values():
+        typer.echo(f"{recipe.name}\n    {recipe.about}\n    {recipe.estimate}")
+
+
+def evaluation_data(model: Any, data: Path | None, split: str, bad_items: Any) -> Any:
+    """The data set that a detector is evaluated on: `data`, or else what its card says it was trained on."""
+    from minivis.data.coco import CocoDetection
+    from minivis.data.scenes import Scenes
+
+    source = data or (model.card.get("recipe") or {}).get("data")
+    if source is None:
+        raise ValueError("the checkpoint does not say what it was trained on: name a folder in COCO's format with --data")
+    if source == "scenes":
+        return Scenes(split, image_transform=model.image_transform)
+    return CocoDetection(source, split, model.categories, transform=model.image_transform, bad_items=bad_items)
+
+
+def image_ids(paths: list[Path]) -> list[int]:
+    """COCO's ids, where all files are named by them (000000000139.jpg), else 1, 2, 3, ..."""
+    stems = [path.stem for path in paths]
+    named = all(stem.isascii() and stem.isdigit() for stem in stems) and len(set(map(int, stems))) == len(stems)
+    return [int(stem) for stem in stems] if named else list(range(1, len(stems) + 1))
+
+
+def device(cpu: bool) -> Any:
+    """The GPU, if there is one and it is wanted."""
+    import torch
+
+    has_gpu = torch.accelerator.is_available() and not cpu
+    return torch.accelerator.current_accelerator() if has_gpu else torch.device("cpu")
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """Metrics as lines of names and numbers."""
+    lines = []
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            lines += [name, *(f"  {line}" for line in table(value).splitlines())]
+        else:
+            text = "–" if value is None or value != value else f"{value:.4f}" if isinstance(value, float) else str(value)
+            lines.append(f"{name:12} {text}")
+    return "".join(line + "\n" for line in lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """What `minivis` runs. What a user can mend is told in one line, with exit code 2."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("minivis").setLevel(logging.INFO)
+    try:
+        app(arguments)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("MINIVIS_TRACEBACK"):
+            raise
+        typer.echo(f"minivis: {error}", err=True)
+        sys.exit(1 if isinstance(error, FloatingPointError) else 2)
+
+
+if __name__ == "__main__":
+    main()
