@@ -1,11 +1,12 @@
 """What detection data sets give: items, batches, categories, and what to do with broken items.
 
-`Scenes` and `CocoDetection` both follow `DetectionDataset`, so the training loop and the evaluation need to know neither.
+`Scenes` and `CocoDetection` both follow `DetectionDataset`: training and evaluation need to know neither.
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Iterable, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,8 +22,8 @@ HOLE = "N/A"  # the name of a label that no category has (COCO's category ids ha
 class Categories:
     """Label (0..K-1, what the model is trained on) → category id and name (what the data calls it).
 
-    A label may be a hole, with the name "N/A" and no id: COCO's recipes and the released checkpoints keep label = category
-    id, so K = largest id + 1 = 91 although there are only 80 categories.
+    A label may be a hole, with the name "N/A" and no id: COCO's recipes and the released checkpoints keep
+    label = category id, so K = largest id + 1 = 91 although there are only 80 categories.
     """
 
     names: tuple[str, ...]  # K names
@@ -37,9 +38,13 @@ class Categories:
             if category_id is None:
                 continue
             if category_id in taken_ids:
-                raise ValueError(f"category id {category_id} is used twice, for {taken_ids[category_id]!r} and {name!r}")
+                raise ValueError(
+                    f"category id {category_id} is used twice, for {taken_ids[category_id]!r} and {name!r}"
+                )
             if name in taken_names:
-                raise ValueError(f"two categories, ids {taken_names[name]} and {category_id}, have the same name {name!r}")
+                raise ValueError(
+                    f"two categories, ids {taken_names[name]} and {category_id}, have the same name {name!r}"
+                )
             taken_ids[category_id], taken_names[name] = name, category_id
 
     @classmethod
@@ -52,13 +57,14 @@ class Categories:
     def by_id(cls, categories: Iterable[tuple[int, str]]) -> "Categories":
         """label = category id, with holes, as COCO's recipes and the released checkpoints have it."""
         pairs = list(categories)
-        if any(category_id < 0 for category_id, _ in pairs):
-            raise ValueError(f"a label equal to its category id must be at least 0, got ids {sorted(pairs)}")
+        cls.dense(pairs)  # raises if an id or a name is there twice
+        if any(not 0 <= category_id < 2**16 for category_id, _ in pairs):
+            raise ValueError(
+                f"label = category id needs ids from 0 to 65535, got {sorted(pairs)}; use dense labels"
+            )
         size = max((category_id for category_id, _ in pairs), default=-1) + 1
         names, ids = [HOLE] * size, [None] * size
         for category_id, name in pairs:
-            if ids[category_id] is not None:
-                raise ValueError(f"category id {category_id} is used twice, for {names[category_id]!r} and {name!r}")
             names[category_id], ids[category_id] = name, category_id
         return cls(names=tuple(names), ids=tuple(ids))
 
@@ -99,7 +105,7 @@ class Categories:
 
 
 class BadItem(NamedTuple):
-    """Something broken in a data set: where it is (file, image id, annotation id) and what is wrong with it."""
+    """Something broken in a data set: where (file, image id, annotation id), and what is wrong with it."""
 
     where: str
     reason: str
@@ -155,8 +161,9 @@ class BadItems:
 class DetectionBatch(NamedTuple):
     """What the model is given: the images that could be read, one target each, and the items that could not.
 
-    A target has `labels` (N,) int64, `boxes` (N, 4) cxcywh in 0..1 of the image as given, optionally `masks` (N, H, W) bool,
-    and what names it: `image_id` (int), `original_size` (height, width), `annotation_ids` (list of N ints).
+    A target has `labels` (N,) int64, `boxes` (N, 4) cxcywh in 0..1 of the image as given, optionally `masks`
+    (N, H, W) bool, and what names it: `image_id` (int), `original_size` (height, width), `annotation_ids`
+    (list of N ints).
     """
 
     images: ImageBatch
@@ -166,7 +173,10 @@ class DetectionBatch(NamedTuple):
     def to(self, device: torch.device | str) -> "DetectionBatch":
         """The same batch with its tensors on `device`."""
         targets = [
-            {key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for key, value in target.items()}
+            {
+                key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+                for key, value in target.items()
+            }
             for target in self.targets
         ]
         return DetectionBatch(self.images.to(device), targets, self.bad_items)
@@ -182,13 +192,13 @@ class DetectionDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
-        """An item, or a `BadItem`. The key is an index, or (index, seed): the seed drives all randomness of the item."""
+        """An item or a `BadItem`, by index or by (index, seed); the seed drives all that is random in it."""
 
     def collate(self, items: list[Any]) -> Any:
         """A picklable batch (this runs in a loader's worker process), bad items kept aside."""
 
     def prepare(self, batch: Any, device: torch.device | str) -> DetectionBatch:
-        """The batch on the training device (this runs in the main process); it has no images if all items were bad."""
+        """The batch on the training device (in the main process); it has no images if all items were bad."""
 
     def ground_truth(self) -> dict[str, Any]:
-        """Images, annotations (bbox xywh in original pixels, area, iscrowd) and categories in COCO's format."""
+        """COCO's `images`, `annotations` (bbox xywh in original pixels, area, iscrowd) and `categories`."""
