@@ -38,6 +38,7 @@ class DETR(nn.Module):
         num_queries: the largest number of objects in an image that can be found.
         aux_loss: also give the predictions of every decoder layer but the last, to be trained as well.
         positions: "sine" (the paper's), "learned" or "none".
+        position_temperature: of the sines. Lower ones turn faster, and tell neighbouring cells of a small map apart.
         feature_level: which of the backbone's maps is read; −1 is the coarsest.
     """
 
@@ -50,6 +51,7 @@ class DETR(nn.Module):
         aux_loss: bool = False,
         positions: str = "sine",
         feature_level: int = -1,
+        position_temperature: float = 10_000.0,
     ):
         super().__init__()
         if positions not in POSITIONS:
@@ -57,7 +59,8 @@ class DETR(nn.Module):
         d_model = transformer.d_model
         self.backbone = backbone
         self.transformer = transformer
-        self.positions = POSITIONS[positions](d_model)
+        options = {"temperature": position_temperature} if positions == "sine" else {}
+        self.positions = POSITIONS[positions](d_model, **options)
         self.input_proj = nn.Conv2d(backbone.channels[feature_level], d_model, kernel_size=1)
         self.query_embed = nn.Embedding(num_queries, d_model)  # N(0, 1)
         self.class_embed = nn.Linear(d_model, num_classes + 1)
@@ -112,6 +115,7 @@ class DETRConfig:
     backbone_blocks: int = 1
     feature_level: int = -1
     positions: str = "sine"
+    position_temperature: float = 10_000.0
     d_model: int = 256
     num_heads: int = 8
     encoder_layers: int = 6
@@ -154,6 +158,7 @@ def build_detr(config: DETRConfig) -> DETR:
         config.aux_loss,
         config.positions,
         config.feature_level,
+        config.position_temperature,
     )
     model.config = config
     return model
