@@ -1,0 +1,19 @@
+"""tests/conftest.py checks every annotated call in minivis: a wrong shape or type fails where it is made."""
+
+import jaxtyping
+import pytest
+import torch
+
+from minivis.boxes import cxcywh_to_xyxy, generalized_box_iou
+
+
+def test_true_annotations_pass():
+    assert generalized_box_iou(torch.rand(2, 4), torch.rand(3, 4)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "boxes", [torch.rand(2, 5), torch.ones(2, 4, dtype=torch.int64), torch.rand(2, 4).numpy(), [[0, 0, 1, 1]]]
+)
+def test_false_ones_are_caught(boxes):
+    with pytest.raises(jaxtyping.TypeCheckError):
+        cxcywh_to_xyxy(boxes)
