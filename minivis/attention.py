@@ -65,7 +65,7 @@ class MultiHeadAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
 
         if self.recorder is None:
-            mixed = F.scaled_dot_product_attention(q, k, v, may_attend, dropout, is_causal)
+            mixed = fused_attention(q, k, v, may_attend, dropout, is_causal)
         else:
             scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5  # Q Kᵀ / √d_head
             if is_causal:
@@ -76,6 +76,18 @@ class MultiHeadAttention(nn.Module):
             self.recorder(weights.detach())
             mixed = F.dropout(weights, dropout) @ v
         return self.out_proj(rearrange(mixed, "b heads n d -> b n (heads d)"))
+
+
+def fused_attention(
+    q: Tensor, k: Tensor, v: Tensor, may_attend: Tensor | None, dropout: float, is_causal: bool
+) -> Tensor:
+    """One kernel for softmax(Q Kᵀ / √d_head) V, which never stores the weights: memory grows with n, not n²."""
+    if q.device.type != "cpu" or q.dtype == torch.float32:
+        return F.scaled_dot_product_attention(q, k, v, may_attend, dropout, is_causal)
+    # A CPU's kernel is slower in bfloat16 than in float32, its backward pass several times so.
+    with torch.autocast("cpu", enabled=False):
+        mixed = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), may_attend, dropout, is_causal)
+    return mixed.to(q.dtype)
 
 
 def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> Bool[Tensor, "queries keys"]:
