@@ -163,7 +163,7 @@ def _draw_labels(
     picture: Image.Image, boxes: Sequence[Box], texts: Sequence[str], colours: Sequence[str]
 ) -> None:
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(max(12, round(max(picture.size) / 45)))
+    font = ImageFont.load_default(max(14, round(max(picture.size) / 45)))
     pad = max(2, round(font.size / 6))
     height = sum(font.getmetrics()) + 2 * pad
     sizes = [(math.ceil(draw.textlength(text, font)) + 2 * pad, height) for text in texts]
