@@ -24,9 +24,7 @@ def attention():
 
 def inputs(queries, keys, batch=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return [
-        torch.randn(batch, n, D, generator=generator, requires_grad=True) for n in (queries, keys, keys)
-    ]
+    return [torch.randn(batch, n, D, generator=generator, requires_grad=True) for n in (queries, keys, keys)]
 
 
 def padding(batch, keys):

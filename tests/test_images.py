@@ -1,4 +1,4 @@
-"""Images: the three forms a model may be called with, padding and its mask, and the transform from a picture."""
+"""Images: the three forms a model may be called with, padding and its mask, the transform from a picture."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Positions: the sine formula against plain loops, what padding does to it, and where the learned ones end."""
+"""Positions: the sine formula against plain loops, what padding does to it, where the learned ones end."""
 
 import math
 
