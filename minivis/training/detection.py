@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from minivis.data.augment import DetrAugment
@@ -53,7 +54,7 @@ class DetectionTask:
         recipe = self.recipe
         evaluated = recipe.eval_every is not None
         if self.endless:
-            return Scenes("train"), Scenes("val") if evaluated else None
+            return Scenes("train"), Scenes("val", size=recipe.eval_images) if evaluated else None
         transform = self.initial.image_transform if self.initial else ImageTransform()
         if recipe.shortest_edge is not None:
             transform = dataclasses.replace(
@@ -148,7 +149,9 @@ class DetectionTask:
         return {"categories": data.categories.to_dict(), "image_transform": data.image_transform.to_dict()}
 
     def summary(self) -> str:
-        return self.bad_items.summary() if self.bad_items.count else ""
+        everyones = BadItems()
+        everyones.items = dict.fromkeys(gather_object(list(self.bad_items.items)))  # of all processes, each once
+        return everyones.summary() if everyones.count else ""
 
 
 def adopt_weights(model: DETR, source: DETR, same_classes: bool) -> None:

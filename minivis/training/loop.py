@@ -10,6 +10,7 @@ The host waits for the device where a model makes it (the matching), and when nu
 import copy
 import logging
 import math
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -63,8 +64,7 @@ def train(
         RunError: if `out` holds another run.
         TrainingDiverged: if a loss or gradient is not finite; the last state in `out` is from before that.
     """
-    timeout = InitProcessGroupKwargs(timeout=timedelta(hours=2))
-    accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[timeout])
+    accelerator = start_accelerator(cpu)
     device, main = accelerator.device, accelerator.is_main_process
     folder = RunFolder(out, recipe.to_dict(), resume, main)
     task = recipe.build_task(bad_items)
@@ -160,9 +160,23 @@ def train(
     if main:
         plot_curves(folder.folder)
     accelerator.wait_for_everyone()
-    if summary := task.summary():
+    summary = task.summary()
+    if main and summary:
         logger.warning("%s", summary)
     return run["metrics"]
+
+
+def start_accelerator(cpu: bool) -> Accelerator:
+    """The device, and the processes that a launcher has started. The precision is the recipe's, not the launcher's."""
+    timeout = InitProcessGroupKwargs(timeout=timedelta(hours=2))  # while one process evaluates more than the others
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[timeout])
+    launched = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_PORT" in os.environ
+    if launched and accelerator.num_processes == 1:
+        logger.warning(
+            "`accelerate launch --cpu` was asked for several processes, but starts one unless it is given mpirun: "
+            "`torchrun --standalone --nproc-per-node N -m minivis.cli train ... --cpu` starts N"
+        )
+    return accelerator
 
 
 def compute_gradients(

@@ -1,12 +1,11 @@
 """Recipes: everything that decides what a training run computes, as frozen dataclasses."""
 
-import ast
 import dataclasses
 import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -226,19 +225,17 @@ def _parse(text: str, hint: Any) -> Any:
         return _parse(text, next(kind for kind in arguments if kind is not type(None)))
     if origin is Literal and text in arguments:
         return text
-    if origin is tuple:
+    if origin in (tuple, Sequence):
         parts = [part.strip() for part in text.strip("()[] ").split(",") if part.strip()]
-        if arguments[-1] is not Ellipsis and len(parts) != len(arguments):
-            raise ValueError(text)
-        kinds = arguments[:1] * len(parts) if arguments[-1] is Ellipsis else arguments
+        any_length = origin is Sequence or arguments[-1] is Ellipsis
+        kinds = arguments[:1] * len(parts) if any_length else arguments
         return tuple(_parse(part, kind) for part, kind in zip(parts, kinds, strict=True))
     if hint is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     if hint is int:
-        value = ast.literal_eval(text.replace(" ", "")) if text.isdigit() or text[:1] == "-" else float(text)
-        if value != int(value):
+        if float(text) != int(float(text)):  # "1e3" is a whole number, too
             raise ValueError(text)
-        return int(value)
+        return int(float(text))
     if hint in (float, str):
         return hint(text)
     raise ValueError(text)

@@ -1,11 +1,12 @@
 """What the training loop asks of a model and its data."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 
+@runtime_checkable
 class Task(Protocol):
     """A model to train, and what it is trained and evaluated on. A batch is whatever `prepare` gives."""
 

@@ -1,0 +1,198 @@
+"""The command line, in this process: what it prints, writes and exits with."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minivis import cli
+
+TINY_SETTINGS = [
+    "batch_size=2", "log_every=1", "eval_images=2", "model.d_model=16", "model.num_heads=2", "model.encoder_layers=1",
+    "model.decoder_layers=2", "model.dim_feedforward=16", "model.backbone_channels=8,8,8,16", "model.num_queries=6",
+]  # fmt: skip
+
+
+def minivis(*arguments):
+    """Exit code of `minivis ARGUMENTS`."""
+    try:
+        cli.main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def settings(*more):
+    return [part for setting in (*TINY_SETTINGS, *more) for part in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory):
+    """A checkpoint: a mini model after two steps on scenes."""
+    folder = tmp_path_factory.mktemp("cli") / "mini"
+    assert minivis("train", "detr-mini", "--out", folder, "--steps", 2, "--seed", 5, "--cpu", *settings("lr=1e-4")) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One's own data: three pictures in each split, with two categories, and one picture that is missing."""
+    root = tmp_path_factory.mktemp("data")
+    noise = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (root / split).mkdir()
+        images, annotations = [], []
+        for number in (1, 2, 3, 4):
+            name = f"{number:04d}.png"
+            images.append({"id": number, "file_name": name, "width": 60, "height": 40})
+            box = [5.0 * number, 4.0, 20.0, 16.0]
+            annotation = {"id": number, "image_id": number, "category_id": 3 + 4 * (number % 2), "bbox": box}
+            annotations.append(annotation | {"area": 320.0, "iscrowd": 0})
+            if number < 4:
+                Image.fromarray(noise.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(root / split / name)
+        categories = [{"id": 3, "name": "bolt"}, {"id": 7, "name": "nut"}]
+        text = json.dumps({"images": images, "annotations": annotations, "categories": categories})
+        (root / split / "annotations.json").write_text(text)
+    return root
+
+
+def test_help_is_quick_and_names_the_commands():
+    code = "import sys; from minivis import cli\ntry: cli.main(['--help'])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip().endswith("False")
+    for command in ("train", "eval", "predict", "recipes"):
+        assert command in done.stdout
+
+
+def test_recipes_says_what_each_takes(capsys):
+    assert minivis("recipes") == 0
+    shown = capsys.readouterr().out
+    for name in ("detr-mini", "detr-r50-coco", "detr-finetune"):
+        assert name in shown
+    assert shown.count("estimate") >= 1
+
+
+def test_train_writes_a_run(mini, capsys):
+    card = json.loads((mini / "card.json").read_text())
+    assert card["seed"] == 5
+    assert card["training"]["steps"] == 2
+    assert card["recipe"]["lr"] == 1e-4
+    assert minivis("train", "detr-mini", "--out", mini, "--steps", 2, "--seed", 5, "--cpu", *settings("lr=1e-4")) == 2
+    assert "add --resume" in capsys.readouterr().err
+    arguments = ["train", "detr-mini", "--out", mini, "--seed", 5, "--cpu", "--resume", *settings("lr=1e-4")]
+    assert minivis(*arguments, "--steps", 3) == 2
+    assert "steps (there 2, now 3)" in capsys.readouterr().err
+    assert minivis(*arguments, "--steps", 2) == 0
+    assert f"weights: {mini}" in capsys.readouterr().out
+
+
+def test_eval_prints_a_table_or_one_json_object(mini, folder, capsys):
+    assert minivis("eval", mini, "--split", "novel", "--json", "--cpu", "--batch-size", 100) == 0
+    metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert metrics["images"] == 500
+    assert 0 <= metrics["AP"] <= 1
+    assert metrics["AP_large"] is None
+    assert metrics["by_class"].keys() == {"circle", "square", "triangle", "star", "cross", "ring"}
+
+    assert minivis("eval", mini, "--data", folder, "--cpu") == 2
+    assert "bolt, nut" in capsys.readouterr().err
+
+
+def test_finetune_and_eval_on_ones_own_folder(mini, folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    few = ["--steps", 2, "--set", "batch_size=2", "--set", "shortest_edge=40", "--set", "longest_edge=60", "--cpu"]
+    arguments = ["train", "detr-finetune", "--data", folder, "--from", mini, "--out", out, "--set", "num_queries=9", *few]
+    assert minivis(*arguments, "--bad-items", "stop") == 2
+    assert "0004.png (image 4): there is no such file" in capsys.readouterr().err
+    assert minivis(*arguments, "--resume") == 0
+    shown = capsys.readouterr()
+    assert "AP50" in shown.out
+    assert "bolt" in shown.out
+    assert "bad items skipped" in shown.err
+
+    assert minivis("eval", out, "--cpu") == 0, "the card says where the data is"
+    assert minivis("eval", out, "--data", folder, "--split", "train", "--json", "--cpu") == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out.splitlines()[-1])["images"] == 3
+    assert "1 bad item skipped:" in shown.err
+    assert minivis("eval", out, "--data", folder, "--split", "train", "--bad-items", "stop", "--cpu") == 2
+    assert minivis("eval", out, "--data", folder, "--split", "test", "--cpu") == 2
+    assert "no 'test' split" in capsys.readouterr().err
+
+
+def test_finetune_from_nothing(folder, tmp_path):
+    arguments = ["--data", folder, "--from", "none", "--out", tmp_path / "run", "--steps", 1, "--cpu"]
+    small = ["shortest_edge=40", "longest_edge=60", "eval_every=none"]
+    assert minivis("train", "detr-finetune", *arguments, *settings(*small)) == 0
+    assert json.loads((tmp_path / "run" / "card.json").read_text())["recipe"]["initial"] is None
+
+
+def test_predict_writes_pictures_and_cocos_results(mini, folder, tmp_path, capsys):
+    pictures = [folder / "val" / "0001.png", folder / "val" / "0003.png"]
+    assert minivis("predict", mini, *pictures, "--out", tmp_path, "--threshold", 0, "--cpu") == 0
+    shown = capsys.readouterr().out
+    assert "0001.png: " in shown
+    results = json.loads((tmp_path / "predictions.json").read_text())
+    assert {result["image_id"] for result in results} == {1, 3}, "files named by their ids keep them"
+    assert len(results) == 2 * 6
+    for result in results:
+        assert {"image_id", "category_id", "bbox", "score", "file_name"} == result.keys()
+        left, top, width, height = result["bbox"]
+        assert 0 <= left <= left + width <= 60.01
+        assert 0 <= top <= top + height <= 40.01
+    assert Image.open(tmp_path / "0001.png").width >= 60
+
+
+def test_predict_goes_on_after_a_picture_that_cannot_be_read(mini, folder, tmp_path, capsys):
+    (tmp_path / "text.jpg").write_text("no picture")
+    other = tmp_path / "other" / "0001.png"
+    other.parent.mkdir()
+    other.write_bytes((folder / "val" / "0001.png").read_bytes())
+    paths = ["nowhere.png", tmp_path / "text.jpg", folder / "val" / "0001.png", other]
+    assert minivis("predict", mini, *paths, "--out", tmp_path / "out", "--cpu") == 2
+    shown = capsys.readouterr().err
+    assert "nowhere.png: there is no such file" in shown
+    assert "text.jpg: the picture cannot be read" in shown
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["0001-4.png", "0001.png", "predictions.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "detr-maxi"], "minivis: there is no recipe 'detr-maxi'"),
+        (["train", "detr-mini", "--set", "lrr=1"], "did you mean 'lr'"),
+        (["train", "detr-r50-coco", "--from", "none"], "features explode"),
+        (["train", "detr-finetune"], "--data"),
+        (["train", "detr-finetune", "--data", "/nowhere", "--from", "none"], "/nowhere does not exist"),
+        (["train", "detr-finetune", "--data", "x", "--from", "no-such-folder"], "no checkpoint 'no-such-folder'"),
+        (["eval", "no-such-folder"], "no checkpoint 'no-such-folder'"),
+        (["predict", "no-such-folder", "a.png", "--out", "x"], "no checkpoint 'no-such-folder'"),
+    ],
+)
+def test_what_a_user_can_mend_is_told_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert minivis(*arguments) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert "Traceback" not in shown.err
+    assert len([line for line in shown.err.splitlines() if line.startswith("minivis: ")]) == 1
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+
+
+def test_the_environment_can_ask_for_the_traceback(monkeypatch):
+    monkeypatch.setenv("MINIVIS_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="no recipe"):
+        minivis("train", "nope")
+
+
+def test_a_run_that_diverges_says_where_and_exits_with_1(tmp_path, monkeypatch, capsys):
+    from minivis.training.detection import DetectionTask
+
+    original = DetectionTask.loss
+    monkeypatch.setattr(DetectionTask, "loss", lambda *a: tuple(x * float("nan") if i == 0 else x for i, x in
+                                                                enumerate(original(*a))))  # fmt: skip
+    assert minivis("train", "detr-mini", "--out", tmp_path / "run", "--steps", 2, "--cpu", *settings()) == 1
+    assert "minivis: step 1: the loss is nan" in capsys.readouterr().err
