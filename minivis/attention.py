@@ -82,7 +82,7 @@ def fused_attention(
     q: Tensor, k: Tensor, v: Tensor, may_attend: Tensor | None, dropout: float, is_causal: bool
 ) -> Tensor:
     """One kernel for softmax(Q Kᵀ / √d_head) V, which never stores the weights: memory grows with n, not n²."""
-    if q.device.type != "cpu" or q.dtype == torch.float32:
+    if q.device.type != "cpu" or q.dtype not in (torch.bfloat16, torch.float16):
         return F.scaled_dot_product_attention(q, k, v, may_attend, dropout, is_causal)
     # A CPU's kernel is slower in bfloat16 than in float32, its backward pass several times so.
     with torch.autocast("cpu", enabled=False):

@@ -148,6 +148,13 @@ def test_bf16_paths_agree_to_its_precision(attention, way):
     torch.testing.assert_close(maps[""].float().sum(-1), torch.ones(3, HEADS, 5), atol=2e-2, rtol=0)
 
 
+def test_double_precision_stays_double(attention):
+    attention, qkv, mask = attention.double(), [x.double() for x in inputs(5, 7)], padding(3, 7)
+    fused = attention(*qkv, mask)
+    with record_attention(attention):
+        torch.testing.assert_close(attention(*qkv, mask), fused, atol=1e-13, rtol=1e-12)
+
+
 def test_dropout_acts_in_training_only_and_is_not_in_the_maps():
     torch.manual_seed(0)
     attention = MultiHeadAttention(D, HEADS, dropout=0.5)
