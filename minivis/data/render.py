@@ -1,6 +1,6 @@
 """Pixels of scenes: batches of descriptions become images on the CPU or a GPU, alike within 1/255.
 
-Every shape is a signed distance function, so an edge is antialiased by one clamp: a pixel's cover is 1/2 - distance.
+Every shape is a signed distance function, so one clamp antialiases an edge: cover = 1/2 - distance.
 """
 
 import functools
@@ -15,7 +15,17 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from minivis.data.world import COLOURS, MATERIALS, SHAPES, SIZES, Region, Scene, SceneObject, boundary, signed_distance
+from minivis.data.world import (
+    COLOURS,
+    MATERIALS,
+    SHAPES,
+    SIZES,
+    Region,
+    Scene,
+    SceneObject,
+    boundary,
+    signed_distance,
+)
 
 PLAIN = (128, 128, 128)  # the colour of plain ground
 NOWHERE = Region("grass", 1.0, 0.0, 0.0, offset=1e4)  # a region that covers nothing
@@ -25,7 +35,7 @@ SHADOW = 3.0  # pixels around an object over which its soft shadow fades
 class Rendered(NamedTuple):
     """Images, and for every pixel what is seen there: the index of an object in its scene, and of a material.
 
-    -1 in `object_map` is ground. `stuff_map` tells the ground's material under objects too; -1 is plain ground.
+    -1 in `object_map` is ground. `stuff_map` tells the material under objects too; -1 is plain ground.
     """
 
     pixels: UInt8[Tensor, "batch 3 height width"]
@@ -47,16 +57,17 @@ def render(scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Rende
 
 @functools.cache
 def _textures(size: int, device: torch.device) -> Float[Tensor, "materials height width"]:
-    """The materials' textures in -1..1, reflected at their borders until they are at least `size` high and wide."""
+    """The materials' textures in -1..1, reflected at their borders to be at least `size` high and wide."""
     tiles = np.asarray(Image.open(Path(__file__).with_name("textures.png")), dtype=np.float32)
     tiles = (tiles.reshape(len(MATERIALS), -1, tiles.shape[1]) - 128) / 120
     missing = max(size - tiles.shape[-1], 0)
     return torch.from_numpy(np.pad(tiles, ((0, 0), (0, missing), (0, missing)), mode="symmetric")).to(device)
 
 
-def _columns(rows: list[tuple[float, ...]], device: torch.device) -> Float[Tensor, "columns things 1 1"]:
-    """The parameters of many things, one thing a row, brought to the device at once to broadcast over pixels."""
-    return torch.from_numpy(np.asarray(rows, dtype=np.float32).T[..., None, None].copy()).to(device, non_blocking=True)
+def _columns(rows: list[tuple[float | int, ...]], device: torch.device) -> Float[Tensor, "columns things 1 1"]:
+    """Parameters of many things, a row each, brought to the device at once to broadcast over pixels."""
+    columns = np.asarray(rows, dtype=np.float32).T[..., None, None]
+    return torch.from_numpy(np.ascontiguousarray(columns)).to(device, non_blocking=True)
 
 
 def _ground(
@@ -68,13 +79,13 @@ def _ground(
     stuff_map = torch.full((len(scenes), size, size), -1, dtype=torch.int64, device=device)
     textures = _textures(size, device)
     room = textures.shape[-1] - size
-    materials = {name: (number, tint, contrast) for number, (name, (tint, contrast)) in enumerate(MATERIALS.items())}
     centres = torch.arange(size, device=device) + 0.5
     for layer in range(max(len(scene.regions) for scene in scenes)):
         rows, crops = [], []
         for scene in scenes:
             region = scene.regions[layer] if layer < len(scene.regions) else NOWHERE
-            number, tint, contrast = materials[region.material]
+            number = list(MATERIALS).index(region.material)
+            tint, contrast = MATERIALS[region.material]
             light = region.brightness / 255
             rows.append((number, *(light * part for part in tint), contrast, *region[4:]))
             top, left = int(region.texture_y * room), int(region.texture_x * room)
@@ -91,12 +102,11 @@ def _ground(
 def _paint_objects(
     scenes: Sequence[Scene], ground: Float[Tensor, "3 batch size size"]
 ) -> tuple[Float[Tensor, "3 batch size size"], Int[Tensor, "batch size size"]]:
-    """Paint the objects over the ground in their order: all first objects of the batch, all second ones, and so on.
+    """Paint the objects over the ground in their order: all first ones of the batch, all second ones, ...
 
-    An object is computed in a square window around it; a margin around the picture lets windows reach out of it.
+    An object is computed in a square window around it; a margin around the picture lets windows reach out.
     """
-    _, batch, size, _ = ground.shape
-    device = ground.device
+    size, device = ground.shape[-1], ground.device
     margin = _half_window([thing for scene in scenes for thing in scene.objects])
     canvas = torch.nn.functional.pad(ground, (margin,) * 4)
     object_map = torch.full(canvas.shape[1:], -1, dtype=torch.int64, device=device)
@@ -132,30 +142,31 @@ def _paint_objects(
 
 
 def _half_window(objects: Sequence[SceneObject]) -> int:
-    """Half the side of a window around any of the objects; a shadow reaches furthest at the sharp tips of stars."""
+    """Half the side of a window for any of the objects; shadows reach furthest at the tips of stars."""
     return math.ceil(max((thing.radius for thing in objects), default=0) + 2.5 * SHADOW)
 
 
 def _groups(scenes: Sequence[Scene]) -> Iterator[tuple[int, list[tuple[int, SceneObject]]]]:
-    """What can be painted at once: at most one object of every scene, all of about one size so that one window fits.
+    """What can be painted at once: at most one object of every scene, of one size so that one window fits.
 
-    Gives each group's place in the painter's order and its objects with their scenes' numbers, sorted by shape so
-    that every distance function is called once.
+    Gives each group's place in the painter's order and its objects with their scenes' numbers, sorted by
+    shape so that every distance function is called once.
     """
     for layer in range(max(len(scene.objects) for scene in scenes)):
-        objects = [(number, scene.objects[layer]) for number, scene in enumerate(scenes) if layer < len(scene.objects)]
+        objects = [(i, scene.objects[layer]) for i, scene in enumerate(scenes) if layer < len(scene.objects)]
         objects.sort(key=lambda pair: SHAPES.index(pair[1].shape))
         for size in SIZES:
-            group = [pair for pair in objects if pair[1].size == size]
-            if group:
+            if group := [pair for pair in objects if pair[1].size == size]:
                 yield layer, group
 
 
 def visible_boxes(
     object_map: Int[Tensor, "batch height width"], count: int
 ) -> tuple[Int[Tensor, "batch objects 4"], Bool[Tensor, "batch objects height width"]]:
-    """Boxes (x0, y0, x1, y1 in pixels, the last ones not included) around what is visible of the first `count`
-    objects of every image, and their masks. An object of which nothing is visible gets (W, H, 0, 0)."""
+    """Boxes around what is visible of the first `count` objects of every image, and their masks.
+
+    A box is x0, y0, x1, y1 in pixels, x1 and y1 not included; where nothing is visible it is W, H, 0, 0.
+    """
     masks = object_map[:, None] == torch.arange(count, device=object_map.device)[:, None, None]
     height, width = object_map.shape[1:]
     ends = []

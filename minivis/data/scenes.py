@@ -1,71 +1,46 @@
 """`Scenes`: a generated world of coloured shapes as a detection data set.
 
-A scene is drawn from its seed (`world.py`), painted in batches on the training device (`render.py`), and its boxes,
-masks and labels are read off the pixels, so they are exact.
+A scene is drawn from its seed (`world.py`) and painted in batches on the training device (`render.py`); its
+boxes and masks are read off the pixels, so they are exact.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
+import minivis
 from minivis.boxes import xyxy_to_cxcywh
 from minivis.data.items import Categories, DetectionBatch
 from minivis.data.render import Rendered, render, visible_boxes
 from minivis.data.world import STANDARD, Scene, SceneObject, Split, World, captions, describe
-from minivis.images import ImageBatch, ImageTransform
+from minivis.images import ImageTransform, as_image_batch
 
-__all__ = ["STANDARD", "Rendered", "Scene", "SceneBatch", "SceneObject", "Scenes", "Split", "World", "captions",
-           "describe", "render"]  # fmt: skip
+__all__ = ["STANDARD", "Rendered", "Scene", "SceneBatch", "SceneObject", "Scenes", "ShippedScenes", "Split",
+           "World", "captions", "describe", "load_shipped_scenes", "render", "scene_targets"]  # fmt: skip
 
-SIZES_OF_SPLITS = {"train": 100_000, "val": 500, "novel": 500}
+LENGTHS = {"train": 100_000, "val": 500, "novel": 500}  # of the splits
 
 
 class SceneBatch(NamedTuple):
-    """Scenes that are not yet rendered, and the ids of their images."""
+    """Scenes that are not rendered yet, and the ids of their images."""
 
     scenes: list[Scene]
     image_ids: list[int]
 
 
-def annotation_ids(image_id: int, world: World, count: int) -> list[int]:
-    """The ids of an image's objects, unique over all images, from 1 (COCO's own tools take 0 for none)."""
-    return [image_id * world.max_objects + number + 1 for number in range(count)]
-
-
-def scene_targets(
-    object_map: Tensor, scenes: Sequence[Scene], image_ids: Sequence[int], masks: bool = False
-) -> list[dict[str, Any]]:
-    """Targets of rendered scenes: boxes around what is visible, on the device of `object_map` (batch, height, width)."""
-    height, width = object_map.shape[1:]
-    counts = [len(scene.objects) for scene in scenes]
-    corners, visible = visible_boxes(object_map, max(counts))
-    boxes = xyxy_to_cxcywh(corners.float() / torch.tensor([width, height] * 2, device=corners.device))
-    labels = [scene.world.shapes.index(thing.shape) for scene in scenes for thing in scene.objects]
-    labels = torch.tensor(labels, dtype=torch.int64).to(object_map.device, non_blocking=True).split(counts)
-    targets = []
-    for number, (scene, image_id, count) in enumerate(zip(scenes, image_ids, counts)):
-        target = {
-            "labels": labels[number],
-            "boxes": boxes[number, :count],
-            "image_id": image_id,
-            "original_size": (height, width),
-            "annotation_ids": annotation_ids(image_id, scene.world, count),
-        }
-        if masks:
-            target["masks"] = visible[number, :count]
-        targets.append(target)
-    return targets
-
-
 class Scenes:
-    """A split of a world as a `DetectionDataset`; the categories are the world's shapes.
+    """A split of a world as a `DetectionDataset`; the categories are the world's shapes, with ids from 1.
 
-    `train` never ends: `dataset[(index, seed)]` is the scene of the seed, and `dataset[index]` that of the index, so
-    `len` (`size`, or 100,000) only says what an epoch is. `val` and `novel` are 500 fixed scenes (or `size`), whose
-    keys' seeds are not looked at. `masks` adds what is visible of every object to the targets.
+    `train` never ends: `dataset[index, seed]` is the scene of the seed whatever the index, and
+    `dataset[index]` the one whose seed is the index; `len` (`size`, or 100,000) only says what an epoch is.
+    `val` and `novel` are 500 fixed scenes (or `size`), and a seed in the key changes nothing. `masks` adds
+    the objects' masks to the targets.
     """
 
     def __init__(
@@ -74,13 +49,13 @@ class Scenes:
         world: World = STANDARD,
         size: int | None = None,
         masks: bool = False,
-        image_transform: ImageTransform = ImageTransform(),
+        image_transform: ImageTransform = ImageTransform(),  # noqa: B008 (it is frozen)
     ) -> None:
         world.pairs(split)  # raises where the split is empty
         if image_transform.shortest_edge is not None or image_transform.longest_edge is not None:
-            raise ValueError(f"scenes are rendered at World.size ({world.size}) and not resized, got {image_transform}")
+            raise ValueError(f"scenes are not resized: set World.size instead, in place of {image_transform}")
         self.split, self.world, self.masks = split, world, masks
-        self.size = SIZES_OF_SPLITS[split] if size is None else size
+        self.size = LENGTHS[split] if size is None else size
         self.image_transform = image_transform
         self.categories = Categories(names=world.shapes, ids=tuple(range(1, len(world.shapes) + 1)))
 
@@ -88,47 +63,192 @@ class Scenes:
         return self.size
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Scene, int]:
-        """A scene and the id of its image: its seed."""
-        index, seed = key if isinstance(key, tuple) else (key, key)
-        if not 0 <= index < len(self):
-            raise IndexError(f"scene {index} of {len(self)}")
-        seed = int(seed if self.split == "train" else index)
+        """A scene and the id of its image, which is its seed."""
+        if self.split == "train" and isinstance(key, tuple):
+            seed = int(key[1])
+        else:
+            seed = checked_index(key, len(self))
         return describe(seed, self.world, self.split), seed
 
     def collate(self, items: Sequence[tuple[Scene, int]]) -> SceneBatch:
         return SceneBatch([scene for scene, _ in items], [image_id for _, image_id in items])
 
     def prepare(self, batch: SceneBatch, device: torch.device | str = "cpu") -> DetectionBatch:
-        """Render the batch on the device; images are all of one size, so there is no padding."""
+        """Render the batch on the device. All images have one size, so there is no padding."""
         rendered = render(batch.scenes, device)
         pixels = self.image_transform.normalise(rendered.pixels)
-        padding_mask = torch.zeros_like(rendered.object_map, dtype=torch.bool)
         targets = scene_targets(rendered.object_map, batch.scenes, batch.image_ids, self.masks)
-        return DetectionBatch(ImageBatch(pixels, padding_mask), targets, [])
+        return DetectionBatch(as_image_batch(pixels), targets, [])
 
     def scene_image(self, index: int) -> Image.Image:
         """One scene as a picture to look at."""
         scene, _ = self[index]
-        return Image.fromarray(render([scene]).pixels[0].permute(1, 2, 0).numpy())
+        return to_picture(render([scene]).pixels[0])
 
     def ground_truth(self) -> dict[str, Any]:
-        """The split in COCO's format; `area` is the number of visible pixels."""
-        images, annotations = [], []
+        """The split in COCO's format; `area` is the number of visible pixels, boxes are in pixels."""
+        return coco_ground_truth(self.objects_of_images(), self.categories)
+
+    def objects_of_images(self) -> Iterable["ImageObjects"]:
         for start in range(0, len(self), 50):
-            items = [self[index] for index in range(start, min(start + 50, len(self)))]
-            object_map = render([scene for scene, _ in items]).object_map
-            corners, visible = visible_boxes(object_map, max(len(scene.objects) for scene, _ in items))
-            areas = visible.sum((2, 3))
-            for number, (scene, image_id) in enumerate(items):
-                name = f"{self.split}_{image_id:06d}.png"
-                images.append({"id": image_id, "width": scene.world.size, "height": scene.world.size, "file_name": name})
-                ids = annotation_ids(image_id, scene.world, len(scene.objects))
-                for i, (thing, annotation_id) in enumerate(zip(scene.objects, ids)):
-                    x0, y0, x1, y1 = corners[number, i].tolist()
-                    annotations.append({
-                        "id": annotation_id, "image_id": image_id, "bbox": [x0, y0, x1 - x0, y1 - y0],
-                        "category_id": self.categories.ids[self.world.shapes.index(thing.shape)],
-                        "area": int(areas[number, i]), "iscrowd": 0,
-                    })  # fmt: skip
-        categories = [{"id": id_, "name": name} for id_, name in zip(self.categories.ids, self.categories.names)]
-        return {"images": images, "annotations": annotations, "categories": categories}
+            scenes, image_ids = self.collate([self[i] for i in range(start, min(start + 50, len(self)))])
+            object_map = render(scenes).object_map
+            corners, masks = visible_boxes(object_map, max(len(scene.objects) for scene in scenes))
+            corners[..., 2:] -= corners[..., :2]
+            boxes, areas = corners.tolist(), masks.sum((2, 3)).tolist()
+            for i, (scene, image_id) in enumerate(zip(scenes, image_ids)):
+                count, size = len(scene.objects), (self.world.size, self.world.size)
+                ids, labels = annotation_ids(scene, image_id), shape_labels(scene)
+                yield ImageObjects(image_id, size, ids, labels, boxes[i][:count], areas[i][:count])
+
+
+def scene_targets(
+    object_map: Int[Tensor, "batch height width"],
+    scenes: Sequence[Scene],
+    image_ids: Sequence[int],
+    masks: bool = False,
+) -> list[dict[str, Any]]:
+    """Targets of rendered scenes, on the device of `object_map`: boxes (cxcywh in 0..1) around what is
+    visible.
+    """
+    height, width = object_map.shape[1:]
+    device = object_map.device
+    counts = [len(scene.objects) for scene in scenes]
+    corners, visible = visible_boxes(object_map, max(counts))
+    boxes = xyxy_to_cxcywh(corners / torch.tensor([width, height, width, height], device=device))
+    labels = torch.tensor([label for scene in scenes for label in shape_labels(scene)], dtype=torch.int64)
+    targets = []
+    for i, own_labels in enumerate(labels.to(device, non_blocking=True).split(counts)):
+        target = {
+            "labels": own_labels,
+            "boxes": boxes[i, : counts[i]],
+            "image_id": image_ids[i],
+            "original_size": (height, width),
+            "annotation_ids": annotation_ids(scenes[i], image_ids[i]),
+        }
+        targets.append(target | ({"masks": visible[i, : counts[i]]} if masks else {}))
+    return targets
+
+
+def shape_labels(scene: Scene) -> list[int]:
+    return [scene.world.shapes.index(thing.shape) for thing in scene.objects]
+
+
+def annotation_ids(scene: Scene, image_id: int) -> list[int]:
+    """The ids of an image's objects: unique over all images; from 1, as COCO's tools take 0 for none."""
+    return [image_id * scene.world.max_objects + number + 1 for number in range(len(scene.objects))]
+
+
+def checked_index(key: int | tuple[int, int], length: int) -> int:
+    """The index of a key, which is an index or (index, seed)."""
+    index = int(key[0] if isinstance(key, tuple) else key)
+    if not 0 <= index < length:
+        raise IndexError(f"there is no scene {index}: expected 0 to {length - 1}")
+    return index
+
+
+def to_picture(pixels: Tensor) -> Image.Image:
+    """uint8 (3, H, W) as a PIL image."""
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+class ImageObjects(NamedTuple):
+    """The objects of one image; `size` is (height, width), boxes are xywh in pixels, areas are in pixels."""
+
+    image_id: int
+    size: tuple[int, int]
+    ids: list[int]
+    labels: list[int]
+    boxes: list[list[int]]
+    areas: list[int]
+
+
+def coco_ground_truth(images: Iterable[ImageObjects], categories: Categories) -> dict[str, Any]:
+    """COCO's format of annotations."""
+    truth: dict[str, Any] = {"images": [], "annotations": []}
+    for image in images:
+        height, width = image.size
+        truth["images"].append({"id": image.image_id, "height": height, "width": width})
+        for id_, label, box, area in zip(image.ids, image.labels, image.boxes, image.areas):
+            annotation = {"id": id_, "image_id": image.image_id, "category_id": categories.ids[label]}
+            truth["annotations"].append(annotation | {"bbox": box, "area": area, "iscrowd": 0})
+    truth["categories"] = [{"id": id_, "name": name} for id_, name in zip(categories.ids, categories.names)]
+    return truth
+
+
+# The shipped split
+
+OBJECT_VALUE, STUFF_VALUE = 1, 101  # of object 0 and of material 0 in a panoptic map
+
+
+class ShippedScenes:
+    """The `val` split of the standard world as a `DetectionDataset` that reads pixels from a parquet file."""
+
+    def __init__(
+        self,
+        file: Path,
+        masks: bool = False,
+        image_transform: ImageTransform = ImageTransform(),  # noqa: B008
+    ) -> None:
+        import datasets  # takes seconds, and only this class needs it
+
+        self.rows = datasets.load_dataset("parquet", data_files=str(file), split="train")
+        self.masks, self.image_transform = masks, image_transform
+        names = tuple(self.rows.features["objects"]["category"].feature.names)
+        self.categories = Categories(names=names, ids=tuple(range(1, len(names) + 1)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, dict[str, Any]]:
+        """Normalised pixels (3, H, W) and the target."""
+        row = self.rows[checked_index(key, len(self))]
+        picture, objects = row["image"], row["objects"]
+        corners = torch.tensor(objects["bbox"], dtype=torch.float32)
+        corners[:, 2:] += corners[:, :2]
+        target = {
+            "labels": torch.tensor(objects["category"], dtype=torch.int64),
+            "boxes": xyxy_to_cxcywh(corners / torch.tensor(picture.size * 2)),
+            "image_id": row["image_id"],
+            "original_size": (picture.height, picture.width),
+            "annotation_ids": objects["id"],
+        }
+        if self.masks:
+            panoptic = torch.from_numpy(np.array(row["panoptic"]))
+            target["masks"] = panoptic == OBJECT_VALUE + torch.arange(len(corners))[:, None, None]
+        return self.image_transform(picture), target
+
+    def collate(self, items: Sequence[tuple[Tensor, dict[str, Any]]]) -> DetectionBatch:
+        pixels, targets = zip(*items)
+        return DetectionBatch(as_image_batch(pixels), list(targets), [])
+
+    def prepare(self, batch: DetectionBatch, device: torch.device | str = "cpu") -> DetectionBatch:
+        return batch.to(device)
+
+    def scene_image(self, index: int) -> Image.Image:
+        """One scene as a picture to look at."""
+        return self.rows[checked_index(index, len(self))]["image"]
+
+    def ground_truth(self) -> dict[str, Any]:
+        """The split in COCO's format; `area` is the number of visible pixels, boxes are in pixels."""
+        rows = self.rows.select_columns(["image_id", "height", "width", "objects"])
+        columns = ("id", "category", "bbox", "area")
+        images = (
+            ImageObjects(row["image_id"], (row["height"], row["width"]), *map(row["objects"].get, columns))
+            for row in rows
+        )
+        return coco_ground_truth(images, self.categories)
+
+
+def shipped_scenes_file() -> Path:
+    """`val.parquet`: inside the package in an installed wheel, beside it in a clone."""
+    package = Path(minivis.__file__).parent
+    for folder in (package / "shipped", package.parent / "data"):
+        if (file := folder / "scenes" / "val.parquet").exists():
+            return file
+    raise FileNotFoundError(f"the shipped scenes are missing: expected scenes/val.parquet in {folder}")
+
+
+def load_shipped_scenes(masks: bool = False) -> ShippedScenes:
+    """The 500 validation scenes that ship with minivis: `Scenes("val")` with its pixels from a file."""
+    return ShippedScenes(shipped_scenes_file(), masks)

@@ -1,7 +1,7 @@
 """The world of `Scenes`: what is in a picture, drawn from a seed with NumPy alone.
 
-A `Scene` is a description: a few coloured shapes, one painted over the other, on ground of two or three materials.
-Nothing here touches a pixel that a model sees (`render.py` does), so a description is the same on every machine.
+A `Scene` is a description: a few coloured shapes, painted one over the other, on ground of two or three
+materials. Nothing here makes pixels (`render.py` does), so a description is the same on every machine.
 """
 
 import math
@@ -16,7 +16,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "novel")  # the position of a split
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 
-# After Okabe and Ito's palette, which stays distinct for the colour-blind; red is a little redder, black is white.
+# After Okabe and Ito's palette, distinct for the colour-blind too; red is redder, and white replaces black.
 COLOURS = {
     "red": (206, 48, 36),
     "orange": (236, 150, 10),
@@ -39,8 +39,8 @@ MATERIALS = {
     "water": ((86, 112, 132), 0.20),
 }
 
-# Pairs that never occur in `train` and `val`, and are all there is in `novel`. Every shape and every colour is
-# seen in training, so a model that has understood both can name the pair.
+# Pairs that never occur in `train` and `val`, and are all there is in `novel`. Every shape and every colour
+# is seen in training, so a model that has understood both can name the pair.
 HELD_OUT = (("circle", "green"), ("square", "yellow"), ("triangle", "red"),
             ("star", "blue"), ("cross", "orange"), ("ring", "pink"))  # fmt: skip
 
@@ -49,9 +49,11 @@ HELD_OUT = (("circle", "green"), ("square", "yellow"), ("triangle", "red"),
 class World:
     """The distribution that scenes are drawn from.
 
-    `size`: width and height in pixels. `sizes`: for each size word the range of radii, in pixels of a scene of 128.
-    `max_hidden`: the largest fraction of an object's pixels that others or the frame may hide. `tilt`: objects are
-    turned by up to so many degrees either way. `ground`: `textured` materials, or one `plain` grey.
+    `size`: width and height in pixels. `sizes`: the size words that occur (their radii are in `SIZES`).
+    `min_objects`, `max_objects`: a scene has fewer only where no more find room. `max_hidden`: the largest
+    fraction of an object's pixels that other objects or the frame may hide. `tilt`: objects are turned by up
+    to so many degrees either way. `ground`: `textured` materials, or one `plain` grey. `held_out`: the
+    (shape, colour) pairs of the split `novel`.
     """
 
     size: int = 128
@@ -71,7 +73,8 @@ class World:
             if not names or not set(names) <= set(known):
                 raise ValueError(f"World.{field} is {names}; expected one or more of {tuple(known)}")
         if not 1 <= self.min_objects <= self.max_objects:
-            raise ValueError(f"expected 1 <= min_objects <= max_objects, got {self.min_objects}, {self.max_objects}")
+            bounds = f"{self.min_objects} and {self.max_objects}"
+            raise ValueError(f"World has {bounds} objects; expected 1 <= min_objects <= max_objects")
         if not 0 <= self.max_hidden < 1:
             raise ValueError(f"World.max_hidden is {self.max_hidden}; expected a fraction in 0 <= f < 1")
         if self.size < 64:
@@ -94,7 +97,7 @@ STANDARD = World()
 
 
 class SceneObject(NamedTuple):
-    """One shape: centre and circumradius in pixels, angle in radians."""
+    """One shape: centre and circumradius in pixels, turned clockwise by an angle in radians."""
 
     shape: str
     colour: str
@@ -136,10 +139,11 @@ class Scene(NamedTuple):
 
 
 def signed_distance(shape: str, x: Any, y: Any, xp: Any) -> Any:
-    """How far points lie outside (> 0) or inside (< 0) a shape of circumradius one around the origin, y downwards.
+    """How far points lie outside (> 0) or inside (< 0) a shape of circumradius 1 around the origin.
 
-    `xp` is the array library of `x` and `y`, `numpy` or `torch`. Polygons give the largest distance to the lines
-    of their edges: exact along the edges, a little less than the true distance beyond corners.
+    y points downwards. `xp` is the array library of `x` and `y`: numpy or torch. Polygons give the largest
+    distance to the lines of their edges: exact along the edges, and less than the true distance beyond
+    corners.
     """
     return _DISTANCES[shape](x, y, xp)
 
@@ -179,7 +183,8 @@ def _star(x: Any, y: Any, xp: Any) -> Any:
 
 
 _DISTANCES: dict[str, Callable[[Any, Any, Any], Any]] = {
-    "circle": _circle, "square": _square, "triangle": _triangle, "star": _star, "cross": _cross, "ring": _ring,
+    "circle": _circle, "square": _square, "triangle": _triangle,
+    "star": _star, "cross": _cross, "ring": _ring,
 }  # fmt: skip
 
 
@@ -266,9 +271,9 @@ def _draw_ground(rng: np.random.Generator, world: World) -> tuple[Region, ...]:
 
 
 def boundary(region: Any, x: Any, y: Any, xp: Any) -> Any:
-    """`Region`'s boundary function: pixels inside (> 0) the region, for coordinates of the library `xp`."""
-    along = region.nx * y - region.ny * x
-    return region.nx * x + region.ny * y - region.offset + region.bend * xp.sin(region.wave * along + region.phase)
+    """How many pixels a point is inside the region (> 0) or outside; `xp` is the library of `x` and `y`."""
+    across, along = region.nx * x + region.ny * y, region.nx * y - region.ny * x
+    return across - region.offset + region.bend * xp.sin(region.wave * along + region.phase)
 
 
 def captions(scene: Scene) -> list[str]:
@@ -285,7 +290,7 @@ def captions(scene: Scene) -> list[str]:
 
 
 def _relation(one: SceneObject, other: SceneObject) -> str | None:
-    """Where `one` lies from `other`, if one direction is at least twice the other and their centres are well apart."""
+    """Where `one` lies from `other`, if one direction is twice the other and the centres are well apart."""
     dx, dy = one.x - other.x, one.y - other.y
     if max(abs(dx), abs(dy)) < max(2 * min(abs(dx), abs(dy)), one.radius + other.radius):
         return None
