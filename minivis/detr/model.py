@@ -190,4 +190,6 @@ def mini_config(num_classes: int) -> DETRConfig:
         decoder_layers=3,
         dim_feedforward=512,
         dropout=0.0,
+        normalize_before=True,
+        position_temperature=20.0,
     )

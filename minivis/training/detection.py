@@ -46,7 +46,7 @@ class DetectionTask:
         self.dataset, self.validation = self._data()
 
         weights = {"loss_ce": recipe.class_weight, "loss_bbox": recipe.l1_weight, "loss_giou": recipe.giou_weight}
-        matcher = HungarianMatcher(recipe.class_weight, recipe.l1_weight, recipe.giou_weight)
+        matcher = HungarianMatcher(recipe.match_class, recipe.match_l1, recipe.match_giou)
         self.criterion = SetCriterion(len(self.dataset.categories), matcher, weights, recipe.no_object_weight)
         self.read = self.asked = 0  # images
 
