@@ -73,6 +73,8 @@ class DetrAugment:
         if self.colour > 0:
             sample["image"] = _change_colours(sample["image"], self.colour, random)
 
+        # torchvision resizes boxes in float32, whose rounding may push them over the edge.
+        sample["boxes"] = TF.clamp_bounding_boxes(sample["boxes"])
         changed = {name: value.as_subclass(Tensor) for name, value in sample.items()}
         image = changed.pop("image")
         return image, _without_vanished({**target, **changed})

@@ -7,7 +7,7 @@
 import operator
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,6 +63,8 @@ def find_split(folder: Path | str, split: str) -> tuple[Path, Path]:
     if folder.is_dir():
         names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
         found = f"has {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}" if names else "is empty"
+        files = sorted(str(file.relative_to(folder)) for file in folder.glob("*/*.json"))
+        found += f", and within them {', '.join(files[:10])}" if files else ""
     else:
         found = "does not exist" if not folder.exists() else "is a file"
     wanted = " or ".join(f"{file} with the pictures in {pictures}/" for file, pictures in layouts)
@@ -99,12 +101,14 @@ class CocoDetection(Dataset):
         self,
         folder: Path | str,
         split: str = "train",
-        categories: Literal["dense", "coco"] | Categories = "dense",
-        augment: Literal["paper"] | Augmentation | None = None,
+        categories: str | Categories = "dense",
+        augment: str | Augmentation | None = None,
         transform: ImageTransform = PAPER_SIZE,
-        bad_items: Literal["skip", "stop"] | BadItems = "skip",
+        bad_items: str | BadItems = "skip",
         masks: bool = False,
     ) -> None:
+        if isinstance(augment, str) and augment != "paper":
+            raise ValueError(f"augment is None, 'paper' or a callable, not {augment!r}")
         self.bad_items = bad_items if isinstance(bad_items, BadItems) else BadItems(bad_items)
         annotation_file, self.pictures = find_split(folder, split)
         self.file: CocoFile = read_coco(annotation_file, self.bad_items, masks)

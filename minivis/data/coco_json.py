@@ -1,8 +1,8 @@
 """Reading a COCO annotation file, and checking every image and annotation in it.
 
-A file that is not COCO is an error. In one that is, a broken image or annotation is named and left out, or stops
-the run, as the caller chose. Nothing is repaired. A box or a polygon may overstep the image by one pixel, as
-rounding makes many do: that counts as sound, and what a model is trained on is clipped to the image.
+A file that is not COCO is an error. In one that is, a broken image or annotation is named and left out, or
+stops the run, as the caller chose. Nothing is repaired. A box or a polygon may overstep the image by one pixel,
+as rounding makes many do: that counts as sound, and what a model is trained on is clipped to the image.
 """
 
 import gc

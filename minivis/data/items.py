@@ -6,7 +6,7 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -128,7 +128,7 @@ class BadItemError(ValueError):
 class BadItems:
     """Broken items met so far: each is named once and then skipped, or the first one stops the run."""
 
-    def __init__(self, policy: Literal["skip", "stop"] = "skip") -> None:
+    def __init__(self, policy: str = "skip") -> None:
         if policy not in ("skip", "stop"):
             raise ValueError(f"the policy for bad items is 'skip' or 'stop', not {policy!r}")
         self.policy = policy
