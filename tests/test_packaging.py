@@ -81,7 +81,8 @@ def test_what_ships_is_small_and_has_a_licence():
 
 def imported_packages(folder: Path) -> set[str]:
     """Top-level names of everything imported under a folder that neither Python nor this repository has."""
-    own = {"minivis", "make_notebooks", "sync_dependencies", *(path.stem for path in folder.rglob("*.py"))}
+    scripts = [path for name in ("tests", "tools", "benchmarks") for path in (ROOT / name).rglob("*.py")]
+    own = {"minivis", *(path.stem for path in scripts)}
     found = set()
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
