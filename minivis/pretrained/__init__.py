@@ -1,7 +1,7 @@
 """Named checkpoints, and weights from and to Hugging Face transformers.
 
-    model = minivis.load("detr-mini")       # shipped; or a local folder, or a hub id
-    model.class_names, model.image_transform, model.card
+model = minivis.load("detr-mini")       # shipped; or a local folder, or a hub id
+model.class_names, model.image_transform, model.card
 """
 
 from minivis.pretrained.checkpoint import CheckpointError, save_checkpoint, shipped, shipped_checkpoints

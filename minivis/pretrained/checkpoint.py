@@ -13,7 +13,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
@@ -49,8 +48,8 @@ def save_checkpoint(model: nn.Module, folder: Path | str, card: dict[str, Any]) 
     Args:
         model: built from a configuration, which it keeps as `model.config`.
         folder: made if it does not exist; what is there under these two names is replaced.
-        card: `categories`, `image_transform`, `recipe`, `seed`, `metrics`, `training`, as JSON would hold them. The first
-            two may be left out for a model that has them as attributes. The other entries are written here.
+        card: `categories`, `image_transform`, `recipe`, `seed`, `metrics`, `training`, as JSON would hold them. The
+            first two may be left out for a model that has them as attributes. The other entries are written here.
 
     Returns:
         The folder.
@@ -62,7 +61,12 @@ def save_checkpoint(model: nn.Module, folder: Path | str, card: dict[str, Any]) 
     for entry in ("categories", "image_transform"):
         if entry not in card and hasattr(model, entry):
             card[entry] = getattr(model, entry).to_dict()
-    card |= {"format": FORMAT, "model": kind, "config": model.config.to_dict(), "minivis": minivis.__version__}
+    card |= {
+        "format": FORMAT,
+        "model": kind,
+        "config": model.config.to_dict(),
+        "minivis": minivis.__version__,
+    }
     text = json.dumps(without_nan(card), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
     folder = Path(folder)
@@ -81,8 +85,8 @@ def load_checkpoint(folder: Path) -> nn.Module:
     check_card(card, card_file)
     kind = KINDS[card["model"]]
     try:
-        model = kind.build(kind.config(**as_tuples(card["config"])))
-    except (TypeError, ValueError) as error:
+        model = kind.build(kind.config(**card["config"]))
+    except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{card_file}: no model can be built from its config: {error}") from error
     fill(model, read_tensors(weights_file), weights_file)
     model.card = card
@@ -114,6 +118,7 @@ def check_card(card: Any, file: Path) -> None:
         f"the card has format {card['format']!r}, minivis {minivis.__version__} reads format {FORMAT}",
     )
     expect(card["model"] in KINDS, f"unknown kind of model {card['model']!r}, expected {' or '.join(KINDS)}")
+    expect(isinstance(card["config"], dict), f"config is {card['config']!r}, expected a JSON object")
     # A field that the card lacks is younger than the card: its default means what was done before there was a choice.
     unknown = set(card["config"]) - {field.name for field in fields(KINDS[card["model"]].config)}
     expect(not unknown, f"the config has unknown entries: {', '.join(sorted(unknown))}")
@@ -146,7 +151,9 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], file: Path | str) -> None
         if names
     ]
     if problems:
-        raise CheckpointError(f"{file}: the tensors do not fit the {type(model).__name__}; {'; '.join(problems)}")
+        raise CheckpointError(
+            f"{file}: the tensors do not fit the {type(model).__name__}; {'; '.join(problems)}"
+        )
     model.load_state_dict(tensors)
 
 
@@ -175,7 +182,7 @@ def read_json(file: Path) -> Any:
 
 def write_atomically(file: Path, content: bytes) -> None:
     """Whoever reads `file`, at whatever moment, finds the old content or the new, never a part."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    partial = file.with_name(f".{file.name}.partial")
     try:
         with open(partial, "wb") as stream:
             stream.write(content)
@@ -195,10 +202,6 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def as_tuples(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
-
-
 def shipped_folder() -> Path:
     """What ships with minivis: inside the package in an installed wheel, beside it in a clone."""
     package = Path(minivis.__file__).parent
@@ -212,7 +215,9 @@ def shipped(name: str) -> Path:
     path = root / name
     if not path.exists() or not name:
         there = sorted(p.name for p in root.iterdir() if not p.name.startswith(".")) if root.is_dir() else []
-        raise FileNotFoundError(f"nothing called {name!r} ships with minivis; {root} has {', '.join(there)}{near(name, there)}")
+        raise FileNotFoundError(
+            f"nothing called {name!r} ships with minivis; {root} has {', '.join(there)}{near(name, there)}"
+        )
     return path
 
 

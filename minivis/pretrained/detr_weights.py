@@ -22,7 +22,6 @@ RESNETS = {
     ("bottleneck", (3, 8, 36, 3), (256, 512, 1024, 2048)): "resnet152",
 }
 
-
 RESNET_OPTIONS = {  # what else makes it torchvision's
     "embedding_size": 64,
     "hidden_act": "relu",
@@ -31,12 +30,9 @@ RESNET_OPTIONS = {  # what else makes it torchvision's
 }
 
 
-def _next(match: re.Match, group: str) -> int:
-    return int(match[group]) + 1  # transformers counts stages and convolutions from 0, torchvision from 1
-
-
 # transformers' name → ours, one after another. The first lines are what differs between its versions: 4.x says
-# backbone.conv_encoder, out_proj and fc1, 5.x says backbone, o_proj and mlp.fc1; a timm backbone has torchvision's names.
+# backbone.conv_encoder, out_proj and fc1, 5.x says backbone, o_proj and mlp.fc1; a timm backbone has torchvision's
+# names. What neither knows stays as it is, and is then a tensor without a use.
 RENAMES = (
     (r"^model\.backbone\.(conv_encoder\.)?model\.(_backbone\.)?", "backbone.body."),
     (r"^model\.(backbone\.)?position_embedding\.(row|column)_embeddings\.", r"positions.\2."),
@@ -44,9 +40,9 @@ RENAMES = (
     (r"\.(mlp\.)?fc([12])\.", r".ffn.linear\2."),
     (r"\.embedder\.embedder\.convolution\.", ".conv1."),
     (r"\.embedder\.embedder\.normalization\.", ".bn1."),
-    (r"\.encoder\.stages\.(?P<stage>\d)\.layers\.", lambda m: f".layer{_next(m, 'stage')}."),
-    (r"\.layer\.(?P<conv>\d)\.convolution\.", lambda m: f".conv{_next(m, 'conv')}."),
-    (r"\.layer\.(?P<conv>\d)\.normalization\.", lambda m: f".bn{_next(m, 'conv')}."),
+    *((rf"\.encoder\.stages\.{i}\.layers\.", f".layer{i + 1}.") for i in range(4)),
+    *((rf"\.layer\.{i}\.convolution\.", f".conv{i + 1}.") for i in range(3)),
+    *((rf"\.layer\.{i}\.normalization\.", f".bn{i + 1}.") for i in range(3)),
     (r"\.shortcut\.convolution\.", ".downsample.0."),
     (r"\.shortcut\.normalization\.", ".downsample.1."),
     (r"^model\.(encoder|decoder)\.", r"transformer.\1."),
@@ -71,6 +67,27 @@ def rename(name: str) -> str | None:
     for pattern, ours in RENAMES:
         name = re.sub(pattern, ours, name)
     return name
+
+
+def read_config(values: dict[str, Any]) -> "transformers.DetrConfig":
+    """What a config.json says. A timm backbone that 4.x names beside the rest goes into a configuration of its own.
+
+    That is how 5.x has it; left as it is, 5.x looks for some of these names on the hub.
+    """
+    from transformers import DetrConfig
+
+    if values.get("use_timm_backbone", True) and values.get("backbone_config") is None:
+        options = values.get("backbone_kwargs") or {}
+        backbone = {
+            "model_type": "timm_backbone",
+            "backbone": values.get("backbone") or "resnet50",
+            "out_indices": options.get("out_indices", [1, 2, 3, 4]),
+            "output_stride": options.get("output_stride"),
+        }
+        superfluous = ("backbone", "backbone_kwargs", "use_pretrained_backbone")
+        values = {key: value for key, value in values.items() if key not in superfluous}
+        values |= {"use_timm_backbone": False, "backbone_config": backbone}
+    return DetrConfig.from_dict(values)
 
 
 def config_from(theirs: "transformers.DetrConfig") -> DETRConfig:
@@ -117,15 +134,16 @@ class BackboneConfig(NamedTuple):
 
 
 def backbone_from(theirs: "transformers.DetrConfig") -> BackboneConfig:
-    """A timm backbone, named in the configuration itself (4.x) or in one inside it (5.x), or transformers' own ResNet."""
+    """A timm backbone, which a model of 4.x names itself and one of 5.x inside, or transformers' own ResNet."""
     inner = getattr(theirs, "backbone_config", None)
     if inner is None or inner.model_type == "timm_backbone":
         name = theirs.backbone if inner is None else inner.backbone
         options = (getattr(theirs, "backbone_kwargs", None) or {}) if inner is None else inner.to_dict()
         stride = options.get("output_stride") or (16 if theirs.dilation else 32)
         expect(stride in (16, 32), f"a backbone of stride {stride}, expected 32, or 16 by dilation")
-        stages = options.get("out_indices") or (4,)
-        return BackboneConfig(name.partition(".")[0], dilation=stride == 16, stage=stages[-1])
+        stage = (options.get("out_indices") or [-1])[-1] % 5  # timm counts the stem as stage 0; −1 is the last
+        expect(stage > 0, "the stem of the backbone is read, expected one of its four stages")
+        return BackboneConfig(name.partition(".")[0], dilation=stride == 16, stage=stage)
 
     expect(inner.model_type == "resnet", f"a backbone of type {inner.model_type!r}, expected a ResNet")
     shape = (inner.layer_type, tuple(inner.depths), tuple(inner.hidden_sizes))
@@ -134,7 +152,7 @@ def backbone_from(theirs: "transformers.DetrConfig") -> BackboneConfig:
         value = getattr(inner, option)
         expect(value == expected, f"a ResNet with {option}={value!r}, expected {expected!r}")
     stage = inner.out_features[-1]
-    expect(stage != "stem", "the ResNet's stem is read, expected one of its four stages")
+    expect(stage != "stem", "the stem of the backbone is read, expected one of its four stages")
     return BackboneConfig(RESNETS[shape], dilation=False, stage=int(stage.removeprefix("stage")))
 
 
@@ -153,6 +171,10 @@ def config_to(model: DETR) -> "transformers.DetrConfig":
     )
     expect(not ours.normalize_before, "transformers has no pre-norm DETR")
     expect(ours.positions != "none", "transformers has no DETR without positions")
+    expect(
+        ours.positions != "sine" or ours.position_temperature == 10_000,
+        f"transformers' sine positions have temperature 10000, not {ours.position_temperature:g}",
+    )
     stage = ours.feature_level + 5 if ours.feature_level < 0 else ours.feature_level + 1
     if ours.dilation:
         backbone: dict[str, Any] = {"use_timm_backbone": True, "backbone": ours.backbone, "dilation": True}
@@ -160,10 +182,17 @@ def config_to(model: DETR) -> "transformers.DetrConfig":
     else:
         layer_type, depths, widths = next(shape for shape, name in RESNETS.items() if name == ours.backbone)
         resnet = ResNetConfig(
-            layer_type=layer_type, depths=list(depths), hidden_sizes=list(widths), out_features=[f"stage{stage}"]
+            layer_type=layer_type,
+            depths=list(depths),
+            hidden_sizes=list(widths),
+            out_features=[f"stage{stage}"],
         )
         backbone = {"use_timm_backbone": False, "backbone": None, "backbone_config": resnet}
-    names = model.class_names if hasattr(model, "class_names") else [f"LABEL_{i}" for i in range(ours.num_classes)]
+    names = (
+        model.class_names
+        if hasattr(model, "class_names")
+        else [f"LABEL_{i}" for i in range(ours.num_classes)]
+    )
     return DetrConfig(
         **backbone,
         id2label=dict(enumerate(names)),
@@ -189,7 +218,10 @@ def categories_from(theirs: "transformers.DetrConfig") -> Categories:
     """label = category id, as COCO's released models have it; a label called "N/A" is a hole."""
     labels = {int(label): name for label, name in theirs.id2label.items()}
     count = theirs.num_labels
-    expect(set(labels) == set(range(count)), f"id2label has the labels {sorted(labels)}, expected 0 to {count - 1}")
+    expect(
+        set(labels) == set(range(count)),
+        f"id2label has the labels {sorted(labels)}, expected 0 to {count - 1}",
+    )
     names = tuple(labels[label] for label in range(count))
     return Categories(names, tuple(None if name == HOLE else label for label, name in enumerate(names)))
 

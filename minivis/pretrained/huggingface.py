@@ -39,7 +39,7 @@ class Family(NamedTuple):
     """What must be known of a class of transformers."""
 
     kind: str  # of our model, as in `checkpoint.KINDS`
-    config_class: str  # in transformers
+    read_config: Callable[[dict[str, Any]], Any]  # what config.json holds → their configuration
     config_from: Callable[..., Any]  # their configuration → ours
     config_to: Callable[..., Any]  # our model → their configuration
     categories_from: Callable[..., Categories]  # their configuration → categories
@@ -50,7 +50,7 @@ class Family(NamedTuple):
 FAMILIES = {
     "DetrForObjectDetection": Family(
         kind="detr",
-        config_class="DetrConfig",
+        read_config=detr_weights.read_config,
         config_from=detr_weights.config_from,
         config_to=detr_weights.config_to,
         categories_from=detr_weights.categories_from,
@@ -87,6 +87,8 @@ def from_transformers(
 def to_transformers(model: nn.Module) -> "transformers.PreTrainedModel":
     """The model of transformers with the same weights (a copy), in evaluation mode.
 
+    Its `auxiliary_loss` is off: in transformers that switch changes what the decoder computes (`norm_between_layers`).
+
     Raises:
         TypeError: for a model transformers has no class for.
         ValueError: for a configuration it has no counterpart of, as the small backbone; it says of what.
@@ -97,7 +99,9 @@ def to_transformers(model: nn.Module) -> "transformers.PreTrainedModel":
         if type(model) is KINDS[family.kind].model:
             hf_model = getattr(transformers, name)(family.config_to(model))
             tensors = model.state_dict()
-            hf_model.load_state_dict({theirs: tensors[family.rename(theirs)] for theirs in hf_model.state_dict()})
+            hf_model.load_state_dict(
+                {theirs: tensors[family.rename(theirs)] for theirs in hf_model.state_dict()}
+            )
             parameter = next(model.parameters())
             return hf_model.to(device=parameter.device, dtype=parameter.dtype).eval()
     supported = " or ".join(KINDS[family.kind].model.__name__ for family in FAMILIES.values())
@@ -109,19 +113,18 @@ def load_huggingface(folder: Path) -> nn.Module:
 
     Files that transformers 4.x or 5.x has written, with timm's names for the backbone or with its own.
     """
-    import transformers
-
     config_file, preprocessing_file = folder / CONFIG, folder / PREPROCESSING
     config = read_json(config_file)
     names = config.get("architectures") or []
     name = next((name for name in names if name in FAMILIES), None)
     if name is None:
         raise CheckpointError(
-            f"{config_file}: the architecture is {' or '.join(names) or 'not given'}, supported is {' or '.join(FAMILIES)}"
+            f"{config_file}: the architecture is {' or '.join(names) or 'not given'}, "
+            f"supported is {' or '.join(FAMILIES)}"
         )
     try:
-        theirs = getattr(transformers, FAMILIES[name].config_class).from_dict(config)
-    except Exception as error:  # transformers checks its own files, in ways that differ from version to version
+        theirs = FAMILIES[name].read_config(config)
+    except Exception as error:  # which kind differs from one version of transformers to another
         raise CheckpointError(f"{config_file}: transformers cannot read it: {error}") from error
     preprocessing = None
     if preprocessing_file.exists():
@@ -144,9 +147,10 @@ def translate(
     preprocessing: dict[str, Any] | None,
     source: str,
 ) -> nn.Module:
-    """Our model from the parts of theirs. Every tensor is used, or known to be superfluous; every one of ours is filled."""
+    """Our model from the parts of theirs: every tensor is used or known to be superfluous, all of ours are filled."""
     family = FAMILIES[name]
     config = family.config_from(theirs)
+    categories = family.categories_from(theirs)
     transform = family.image_transform if preprocessing is None else image_transform_from(preprocessing)
     model = KINDS[family.kind].build(config)
 
@@ -159,10 +163,11 @@ def translate(
         elif ours is not None:
             leftover.append(key)
     if leftover:
-        raise CheckpointError(f"{source}: tensors that the {type(model).__name__} has no use for: {some(leftover)}")
+        raise CheckpointError(
+            f"{source}: tensors that the {type(model).__name__} has no use for: {some(leftover)}"
+        )
     fill(model, renamed, source)
 
-    categories = family.categories_from(theirs)
     model.card = {
         "format": FORMAT,
         "model": family.kind,
@@ -181,12 +186,16 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     if (folder / INDEX).exists():
         index = read_json(folder / INDEX)
         if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
-            raise CheckpointError(f"{folder / INDEX}: expected a weight_map, from the tensors' names to their files")
+            raise CheckpointError(
+                f"{folder / INDEX}: expected a weight_map, from the tensors' names to their files"
+            )
         tensors = {}
         for file in sorted(set(index["weight_map"].values())):
             tensors |= read_tensors(folder / file)
         return tensors
-    pickled = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    pickled = sorted(
+        file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt")
+    )
     found = f" {', '.join(pickled)} is pickled, and to unpickle a file is to run it." if pickled else ""
     raise CheckpointError(
         f"{folder} has no {WEIGHTS} and no {INDEX}. Only safetensors are read;{found} "
@@ -209,7 +218,9 @@ def image_transform_from(preprocessing: dict[str, Any]) -> ImageTransform:
     if not preprocessing.get("do_resize", True):
         return ImageTransform(mean, std)
     if preprocessing.get("resample", BILINEAR) != BILINEAR:
-        raise ValueError(f"{PREPROCESSING}: resample is {preprocessing['resample']}, expected {BILINEAR} (bilinear)")
+        raise ValueError(
+            f"{PREPROCESSING}: resample is {preprocessing['resample']}, expected {BILINEAR} (bilinear)"
+        )
 
     size = preprocessing.get("size", 800)
     if isinstance(size, int):  # as the first versions wrote it
@@ -218,5 +229,7 @@ def image_transform_from(preprocessing: dict[str, Any]) -> ImageTransform:
         size = size | {"longest_edge": preprocessing["max_size"]}
     sides = {side: length for side, length in size.items() if length is not None}
     if not sides.keys() <= {"shortest_edge", "longest_edge"} or "shortest_edge" not in sides:
-        raise ValueError(f"{PREPROCESSING}: size is {size}, expected a shortest_edge and perhaps a longest_edge")
+        raise ValueError(
+            f"{PREPROCESSING}: size is {size}, expected a shortest_edge and perhaps a longest_edge"
+        )
     return ImageTransform(mean, std, sides["shortest_edge"], sides.get("longest_edge"))

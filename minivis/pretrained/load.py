@@ -28,8 +28,8 @@ def load(name_or_path: str | Path) -> nn.Module:
     """A trained model in evaluation mode.
 
     Args:
-        name_or_path: a shipped checkpoint ("detr-mini"); a local folder, written by `save_checkpoint` or by transformers;
-            or the id of a repository on the Hugging Face hub ("facebook/detr-resnet-50").
+        name_or_path: a shipped checkpoint ("detr-mini"); a local folder, written by `save_checkpoint` or by
+            transformers; or the id of a repository on the Hugging Face hub ("facebook/detr-resnet-50").
 
     Returns:
         The model, with `categories`, `class_names` (a list of K), `image_transform` and `card`.
@@ -41,14 +41,16 @@ def load(name_or_path: str | Path) -> nn.Module:
     name, folder = str(name_or_path), Path(name_or_path)
     if name in shipped_checkpoints():
         if folder.is_dir() and folder.resolve() != shipped(name).resolve():
-            logger.warning("loading the %s that ships with minivis; for the folder here, say ./%s", name, name)
+            logger.warning(
+                "loading the %s that ships with minivis; for the folder here, say ./%s", name, name
+            )
         folder = shipped(name)
     elif not folder.exists():
         if not re.fullmatch(HUB_ID, name):
             known = shipped_checkpoints()
             raise FileNotFoundError(
-                f"no checkpoint {name!r}: minivis ships {', '.join(known) or 'none'}{near(name, known)}, there is no such "
-                "folder here, and an id on the Hugging Face hub looks like facebook/detr-resnet-50"
+                f"no checkpoint {name!r}: minivis ships {', '.join(known) or 'none'}{near(name, known)}, there is no "
+                "such folder here, and an id on the Hugging Face hub looks like facebook/detr-resnet-50"
             )
         folder = download(name)
     elif not folder.is_dir():

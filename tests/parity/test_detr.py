@@ -26,7 +26,7 @@ SIZES = [(128, 96), (60, 50), (120, 161)]
 
 
 def reference(resnet=RESNET18, dilate=False, stage=4, seed=0, **options) -> DetrForObjectDetection:
-    """A small random model of transformers whose every parameter matters: no uniform attention, no exploding features."""
+    """A small random model of transformers; every parameter matters: no uniform attention, no exploding features."""
     torch.manual_seed(seed)
     settings = {
         "use_timm_backbone": False,
@@ -138,7 +138,7 @@ def stacked(outputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def with_aux(model):
-    """The paper's model gives all layers' predictions; transformers' configuration says only whether they are trained."""
+    """The paper's model gives all layers' predictions; transformers' configuration says whether they are trained."""
     model.aux_loss = True
     return model
 
@@ -227,8 +227,8 @@ def test_losses_of_the_reference_criterion_on_the_same_outputs(counts):
     assert_close(criterion.weighted_sum(losses), expected_total, rtol=1e-5, atol=1e-5)
 
 
-# No gradient but rounding: a key's bias moves all scores of a query alike, and softmax is blind to that; and in the first
-# self-attention of the decoder all values are the same (made from zeros), so it does not matter how they are mixed.
+# No gradient but rounding: a key's bias moves all scores of a query alike, and softmax is blind to that; and in the
+# decoder's first self-attention all values are the same (made from zeros), so it does not matter how they are mixed.
 BLIND = r"k_proj\.bias|decoder\.layers\.0\.self_attn\.([qk]_proj|v_proj\.weight)"
 
 
