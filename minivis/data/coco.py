@@ -7,7 +7,7 @@
 import operator
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import torch
@@ -124,7 +124,7 @@ class CocoDetection(Dataset):
     def __len__(self) -> int:
         return len(self.file.file_names)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> CocoItem | BadItem:
+    def __getitem__(self, key: SupportsIndex | tuple[SupportsIndex, SupportsIndex]) -> CocoItem | BadItem:
         """Item number `index`; the seed in (index, seed) drives its augmentation (0 if there is none)."""
         index, seed = key if isinstance(key, tuple) else (key, 0)
         index = range(len(self))[operator.index(index)]  # IndexError if there is no such item
@@ -138,7 +138,7 @@ class CocoDetection(Dataset):
 
         target = self._target(index)
         if self.augment is not None:
-            image, target = self.augment(image, target, np.random.default_rng([seed, index]))
+            image, target = self.augment(image, target, np.random.default_rng([operator.index(seed), index]))
         else:
             image, target = self._resize(image, target)
         height, width = image.shape[-2:]

@@ -170,13 +170,13 @@ def _read_json(path: Path) -> dict[str, list[Any]]:
         raise CocoFormatError(f"{path} holds a {type(content).__name__}; expected {expected}")
     for key in ("images", "annotations", "categories"):
         if key not in content:
-            raise CocoFormatError(
-                f'{path} has no "{key}" (it has {_some(content) or "nothing"}); expected {expected}'
-            )
+            has = _some(content) or "nothing"
+            raise CocoFormatError(f'{path} has no "{key}" (it has {has}); expected {expected}')
         if not isinstance(content[key], list):
             raise CocoFormatError(f'{path}: "{key}" is a {type(content[key]).__name__}; expected {expected}')
-        if not content[key] and key != "annotations":
-            raise CocoFormatError(f'{path}: the list "{key}" is empty; expected at least one')
+    for key in ("images", "categories"):
+        if not content[key]:
+            raise CocoFormatError(f'{path}: the list "{key}" is empty')
     return content
 
 
