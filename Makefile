@@ -22,6 +22,7 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: install lab test quick test-notebooks test-slow notebooks lint wheel sync clean distclean
 .DEFAULT_GOAL := test
+.NOTPARALLEL:
 
 # The stamp is newer than what it was installed from, so this runs again only when one of them changes.
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
