@@ -1,5 +1,6 @@
 """Small random problems that the tests of DETR share."""
 
+import numpy as np
 import torch
 
 from minivis.detr import DETRConfig
@@ -73,3 +74,16 @@ def giou_by_hand(a, b):
     union = (ar - al) * (ab - at) + (br - bl) * (bb - bt) - overlap
     hull = (max(ar, br) - min(al, bl)) * (max(ab, bb) - min(at, bt))
     return overlap / union - (hull - union) / hull
+
+
+def cost_by_hand(logits, boxes, target, weights=(1, 5, 2)):
+    """The matcher's cost[query][object] for one image, with scalars."""
+    cost = np.zeros((len(logits), len(target["labels"])))
+    for q in range(len(logits)):
+        exps = np.exp(logits[q].double().numpy() - float(logits[q].max()))
+        for j in range(cost.shape[1]):
+            a, b = boxes[q].double().tolist(), target["boxes"][j].double().tolist()
+            probability = exps[int(target["labels"][j])] / exps.sum()
+            distance = sum(abs(x - y) for x, y in zip(a, b, strict=True))
+            cost[q, j] = -weights[0] * probability + weights[1] * distance - weights[2] * giou_by_hand(a, b)
+    return cost
