@@ -105,14 +105,14 @@ class SetCriterion(nn.Module):
         for name in self.losses:
             for key, per_layer in self.available[name](logits, boxes, targets, matched, normalisers).items():
                 losses[key] = per_layer[-1]
-                if key != "class_error":
-                    losses |= {f"{key}_{i}": value for i, value in enumerate(per_layer[:-1])}
+                losses |= {f"{key}_{i}": value for i, value in enumerate(per_layer[:-1])}
         return losses
 
-    def loss_labels(
-        self, logits, boxes, targets, matched, normalisers
-    ) -> dict[str, Float[Tensor, " layers"]]:
-        """Cross-entropy of every query: L = Σ w(c) · (−log p(c)) / Σ w(c), where w is `eos_coef` for no object, else 1."""
+    def loss_labels(self, logits, boxes, targets, matched, normalisers) -> dict[str, Float[Tensor, " _"]]:
+        """Cross-entropy of every query: L = Σ w(c) · (−log p(c)) / Σ w(c), where w is `eos_coef` for no object, else 1.
+
+        Beside it, of the last layer alone, how many of the matched queries are not surest of the right class, in %.
+        """
         target_class = torch.full(logits.shape[:3], self.num_classes, device=logits.device)
         labels = torch.cat([target["labels"] for target in targets])[matched.target]
         target_class[matched.layer, matched.image, matched.query] = labels
@@ -172,6 +172,10 @@ class SetCriterion(nn.Module):
             weight = self.weight_dict.get(key, self.weight_dict.get(base))
             if weight is not None:
                 total = total + weight * value
+        if not isinstance(total, Tensor):
+            raise ValueError(
+                f"there are weights for {', '.join(self.weight_dict)}, and none for any of {', '.join(losses)}"
+            )
         return total
 
 

@@ -253,6 +253,12 @@ def test_weighted_sum_counts_each_layer_like_the_last_unless_it_is_named():
     assert ours.weighted_sum(losses) == 1 + 10 + 100 + 5 * 2 + 7 * 3
 
 
+def test_a_sum_of_nothing_is_an_error():
+    ours = criterion(weight_dict={"loss_box": 5})
+    with pytest.raises(ValueError, match="weights for loss_box, and none for any of loss_ce, class_error"):
+        ours.weighted_sum({"loss_ce": torch.tensor(1.0), "class_error": torch.tensor(0.0)})
+
+
 def test_default_weights_are_the_papers():
     ours = SetCriterion(K, HungarianMatcher())
     assert ours.weight_dict == {"loss_ce": 1, "loss_bbox": 5, "loss_giou": 2}
