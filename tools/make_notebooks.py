@@ -29,6 +29,7 @@ MEGABYTE = 1_000_000
 LARGEST_NOTEBOOK = 2 * MEGABYTE
 LONGEST_RUN = 180  # seconds, on two cores
 
+KEPT = {"tags", "nbgrader", "jupyter", "cellView"}  # of a cell's metadata, as in [tool.jupytext]
 SHOWN = {"image/png", "text/plain"}
 DROPPED = {"application/vnd.jupyter.widget-view+json"}  # shows nothing without its state; its PNG does
 OF_A_MACHINE = [
@@ -71,6 +72,7 @@ def clean(notebook: NotebookNode, name: str) -> None:
     )
     for index, cell in enumerate(notebook.cells):
         cell.id = f"{name}-{index}"
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in KEPT}
         for output in cell.get("outputs", []):
             if "data" in output:
                 output.data = {mime: value for mime, value in output.data.items() if mime not in DROPPED}

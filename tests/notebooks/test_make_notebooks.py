@@ -138,6 +138,16 @@ def test_make_executes_cleans_and_pairs(tmp_path: Path):
     assert source.with_suffix(".ipynb").read_bytes() == first  # nothing changes where nothing changed
 
 
+def test_make_brings_the_source_into_one_form(tmp_path: Path):
+    source = tmp_path / "01_title.py"
+    source.write_text("# %% [markdown]\n# # A title\n# %%\nx = 1\n# %% extra=3\ny = 2\n")
+    assert make_notebooks.make(source) == []
+    notebook = make_notebooks.read(source.with_suffix(".ipynb"))
+    assert make_notebooks.as_script(notebook) == source.read_text()
+    assert "\n\n# %%\nx = 1\n\n# %%\ny = 2\n" in source.read_text()
+    assert [cell.metadata for cell in notebook.cells] == [{}, {}, {}]
+
+
 def test_make_writes_no_notebook_that_does_not_run(tmp_path: Path):
     source = tmp_path / "01_title.py"
     source.write_text("# %%\nprint(undefined)\n")
