@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Int16, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -35,24 +35,25 @@ SHADOW = 3.0  # pixels around an object over which its soft shadow fades
 class Rendered(NamedTuple):
     """Images, and for every pixel what is seen there: the index of an object in its scene, and of a material.
 
-    -1 in `object_map` is ground. `stuff_map` tells the material under objects too; -1 is plain ground.
+    -1 in `object_map` is ground; -1 in `stuff_map`, which tells the material under objects too, is plain ground.
     """
 
     pixels: UInt8[Tensor, "batch 3 height width"]
-    object_map: Int[Tensor, "batch height width"]
-    stuff_map: Int[Tensor, "batch height width"]
+    object_map: Int16[Tensor, "batch height width"]
+    stuff_map: Int16[Tensor, "batch height width"]
 
 
 @torch.no_grad()
 def render(scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Rendered:
-    """Render scenes of one size."""
-    sizes = {scene.world.size for scene in scenes}
-    if len(sizes) != 1:
-        raise ValueError(f"expected scenes of one size, got {len(scenes)} scenes of sizes {sorted(sizes)}")
-    colour, stuff_map = _ground(scenes, sizes.pop(), torch.device(device))
-    colour, object_map = _paint_objects(scenes, colour)
-    pixels = (colour * 255).round_().clamp_(0, 255).to(torch.uint8)
-    return Rendered(pixels.movedim(1, 0).contiguous(), object_map, stuff_map)
+    """Render scenes of one size and one kind of ground."""
+    kinds = {(scene.world.size, scene.world.ground) for scene in scenes}
+    if len(kinds) != 1:
+        raise ValueError(f"expected scenes of one size and one kind of ground, got {sorted(kinds)}")
+    colour, stuff_map = _ground(scenes, torch.device(device))
+    object_map = _paint_objects(scenes, colour)
+    return Rendered(
+        colour.round_().clamp_(0, 255).to(torch.uint8).movedim(1, 0).contiguous(), object_map, stuff_map
+    )
 
 
 @functools.cache
@@ -64,81 +65,82 @@ def _textures(size: int, device: torch.device) -> Float[Tensor, "materials heigh
     return torch.from_numpy(np.pad(tiles, ((0, 0), (0, missing), (0, missing)), mode="symmetric")).to(device)
 
 
-def _columns(rows: list[tuple[float | int, ...]], device: torch.device) -> Float[Tensor, "columns things 1 1"]:
+def _columns(
+    rows: list[tuple[float | int, ...]], device: torch.device
+) -> Float[Tensor, "columns things 1 1"]:
     """Parameters of many things, a row each, brought to the device at once to broadcast over pixels."""
     columns = np.asarray(rows, dtype=np.float32).T[..., None, None]
     return torch.from_numpy(np.ascontiguousarray(columns)).to(device, non_blocking=True)
 
 
 def _ground(
-    scenes: Sequence[Scene], size: int, device: torch.device
-) -> tuple[Float[Tensor, "3 batch size size"], Int[Tensor, "batch size size"]]:
-    """The ground's colour, channels first, and its materials."""
-    plain = torch.tensor(PLAIN, device=device)[:, None, None, None] / 255
-    colour = plain.repeat(1, len(scenes), size, size)
-    stuff_map = torch.full((len(scenes), size, size), -1, dtype=torch.int64, device=device)
+    scenes: Sequence[Scene], device: torch.device
+) -> tuple[Float[Tensor, "3 batch size size"], Int16[Tensor, "batch size size"]]:
+    """The ground's colour in 0..255, channels first, and its materials."""
+    size, names = scenes[0].world.size, list(MATERIALS)
+    shape = (len(scenes), size, size)
+    colour = torch.tensor(PLAIN, dtype=torch.float32, device=device)[:, None, None, None].repeat(1, *shape)
+    stuff_map = torch.full(shape, -1, dtype=torch.int16, device=device)
     textures = _textures(size, device)
     room = textures.shape[-1] - size
     centres = torch.arange(size, device=device) + 0.5
     for layer in range(max(len(scene.regions) for scene in scenes)):
+        regions = [scene.regions[layer] if layer < len(scene.regions) else NOWHERE for scene in scenes]
         rows, crops = [], []
-        for scene in scenes:
-            region = scene.regions[layer] if layer < len(scene.regions) else NOWHERE
-            number = list(MATERIALS).index(region.material)
-            tint, contrast = MATERIALS[region.material]
-            light = region.brightness / 255
-            rows.append((number, *(light * part for part in tint), contrast, *region[4:]))
+        for region in regions:
+            number, (tint, contrast) = names.index(region.material), MATERIALS[region.material]
+            rows.append((number, *(region.brightness * part for part in tint), contrast, *region[4:]))
             top, left = int(region.texture_y * room), int(region.texture_x * room)
             crops.append(textures[number, top : top + size, left : left + size])
-        number, red, green, blue, contrast, *shape = _columns(rows, device)
+        number, red, green, blue, contrast, *line = _columns(rows, device)
 
-        distance = boundary(Region("", 0, 0, 0, *shape), centres, centres[:, None], torch)
-        texture = torch.stack(crops).mul_(contrast).add_(1)
-        colour.lerp_(torch.stack([red, green, blue]) * texture, (distance + 0.5).clamp_(0, 1))
-        stuff_map = torch.where(distance > 0, number.long(), stuff_map)
+        new = torch.stack([red, green, blue]) * torch.stack(crops).mul_(contrast).add_(1)
+        if layer == 0:  # covers everything
+            colour, stuff_map = new, number.short().repeat(1, size, size)
+        else:
+            distance = boundary(Region("", 0, 0, 0, *line), centres, centres[:, None], torch)
+            colour.lerp_(new, (distance + 0.5).clamp_(0, 1))
+            stuff_map = torch.where(distance > 0, number.short(), stuff_map)
     return colour, stuff_map
 
 
 def _paint_objects(
-    scenes: Sequence[Scene], ground: Float[Tensor, "3 batch size size"]
-) -> tuple[Float[Tensor, "3 batch size size"], Int[Tensor, "batch size size"]]:
-    """Paint the objects over the ground in their order: all first ones of the batch, all second ones, ...
+    scenes: Sequence[Scene], picture: Float[Tensor, "3 batch size size"]
+) -> Int16[Tensor, "batch size size"]:
+    """Paint the objects onto the ground in their order: all first ones of the batch, all second ones, and so on.
 
-    An object is computed in a square window around it; a margin around the picture lets windows reach out.
+    An object is computed in a square window around it, moved into the picture where it would reach out.
     """
-    size, device = ground.shape[-1], ground.device
-    margin = _half_window([thing for scene in scenes for thing in scene.objects])
-    canvas = torch.nn.functional.pad(ground, (margin,) * 4)
-    object_map = torch.full(canvas.shape[1:], -1, dtype=torch.int64, device=device)
-    width = canvas.shape[-1]
-    colour, owner = canvas.view(3, -1), object_map.view(-1)  # painted on as flat views
+    size, device = picture.shape[-1], picture.device
+    object_map = torch.full(picture.shape[1:], -1, dtype=torch.int16, device=device)
+    colour, owner = picture.view(3, -1), object_map.view(-1)  # painted on as flat views
 
     for layer, painted in _groups(scenes):
         rows = [(number, thing.x, thing.y, thing.radius, math.cos(thing.angle), math.sin(thing.angle),
-                 *(value / 255 for value in COLOURS[thing.colour])) for number, thing in painted]  # fmt: skip
+                 *COLOURS[thing.colour]) for number, thing in painted]  # fmt: skip
         number, x, y, radius, cos, sin, *tint = _columns(rows, device)
         half = _half_window([thing for _, thing in painted])
-        steps = torch.arange(-half, half, device=device)
-        row, column = y.floor().long() + steps[:, None], x.floor().long() + steps
+        steps = torch.arange(2 * half, device=device)
+        row = (y.long() - half).clamp_(0, size - 2 * half) + steps[:, None]
+        column = (x.long() - half).clamp_(0, size - 2 * half) + steps
         dx, dy = (column + 0.5 - x) / radius, (row + 0.5 - y) / radius
         u, v = cos * dx + sin * dy, cos * dy - sin * dx
         counts = [sum(thing.shape == shape for _, thing in painted) for shape in SHAPES]
-        distance = radius * torch.cat([
+        distance = torch.cat([
             signed_distance(shape, us, vs, torch)
             for shape, us, vs in zip(SHAPES, u.split(counts), v.split(counts)) if len(us)
-        ])  # fmt: skip
+        ]).mul_(radius)  # fmt: skip
 
         # what is below, darkened by a soft shadow, and the object, lit from above left, with a darker rim
         cover = (0.5 - distance).clamp_(0, 1)
         shadow = 1 - 0.4 * (1 - distance / SHADOW).clamp_(0, 1).square_()
         light = (1 - 0.13 * dx - 0.13 * dy) * (1 - 0.25 * (distance + 2.5).clamp_(0, 1))
         below, above = shadow * (1 - cover), light * cover
-        index = (((number.long() * width + row + margin) * width + margin) + column).flatten()
+        index = ((number.long() * size + row) * size + column).flatten()
         new = (torch.stack(tint) * above).flatten(1).addcmul_(colour.index_select(1, index), below.flatten())
         colour.index_copy_(1, index, new)
-        owner.index_copy_(0, index, torch.where(distance.flatten() < 0, layer, owner.index_select(0, index)))
-    inner = slice(margin, margin + size)
-    return canvas[:, :, inner, inner], object_map[:, inner, inner].contiguous()
+        owner.index_copy_(0, index, owner.index_select(0, index).masked_fill_(distance.flatten() < 0, layer))
+    return object_map
 
 
 def _half_window(objects: Sequence[SceneObject]) -> int:
@@ -161,13 +163,15 @@ def _groups(scenes: Sequence[Scene]) -> Iterator[tuple[int, list[tuple[int, Scen
 
 
 def visible_boxes(
-    object_map: Int[Tensor, "batch height width"], count: int
+    object_map: Int16[Tensor, "batch height width"], count: int
 ) -> tuple[Int[Tensor, "batch objects 4"], Bool[Tensor, "batch objects height width"]]:
     """Boxes around what is visible of the first `count` objects of every image, and their masks.
 
     A box is x0, y0, x1, y1 in pixels, x1 and y1 not included; where nothing is visible it is W, H, 0, 0.
     """
-    masks = object_map[:, None] == torch.arange(count, device=object_map.device)[:, None, None]
+    masks = (
+        object_map[:, None] == torch.arange(count, dtype=torch.int16, device=object_map.device)[:, None, None]
+    )
     height, width = object_map.shape[1:]
     ends = []
     for seen, side in ((masks.any(2), width), (masks.any(3), height)):

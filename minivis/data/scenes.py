@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int16
 from PIL import Image
 from torch import Tensor
 
@@ -103,7 +103,7 @@ class Scenes:
 
 
 def scene_targets(
-    object_map: Int[Tensor, "batch height width"],
+    object_map: Int16[Tensor, "batch height width"],
     scenes: Sequence[Scene],
     image_ids: Sequence[int],
     masks: bool = False,

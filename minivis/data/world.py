@@ -195,25 +195,23 @@ def describe(seed: int, world: World = STANDARD, split: Split = "train") -> Scen
     regions = _draw_ground(rng, world) if world.ground == "textured" else ()
     wanted = int(rng.integers(world.min_objects, world.max_objects + 1))
 
-    # A map of the topmost object of every pixel tells what a new object would hide.
-    top = np.full((world.size, world.size), -1, dtype=np.int64)
-    area, visible = np.zeros(wanted), np.zeros(wanted)
+    # A map of the topmost object of every pixel (0 is ground) tells what a new object would hide.
+    topmost = np.zeros((world.size, world.size), dtype=np.int64)
+    areas, visible = np.zeros((2, wanted + 1), dtype=np.int64)
     objects: list[SceneObject] = []
     for _ in range(30 * wanted):
         if len(objects) == wanted:
             break
         candidate = _draw_object(rng, world, pairs)
-        new_area, rows, columns = _pixels(candidate, world.size)
-        here = top[rows, columns]
-        hidden = np.bincount(here[here >= 0], minlength=wanted)
-        now_visible = visible - hidden
-        number = len(objects)
-        area[number], now_visible[number] = new_area, len(rows)
+        area, window, inside = _pixels(candidate, world.size)
+        number = len(objects) + 1
+        now_visible = visible - np.bincount(topmost[window][inside], minlength=wanted + 1)
+        areas[number], now_visible[number] = area, np.count_nonzero(inside)
         # Two pixels of slack: a renderer in float32 may see the border of a shape elsewhere.
-        allowed = np.maximum(world.max_hidden * area - 2, 0)
-        if (area - now_visible <= allowed)[: number + 1].all():
+        allowed = np.maximum(world.max_hidden * areas - 2, 0)
+        if (areas - now_visible <= allowed)[1 : number + 1].all():
             visible = now_visible
-            top[rows, columns] = number
+            topmost[window][inside] = number
             objects.append(candidate)
     return Scene(world, split, seed, regions, tuple(objects))
 
@@ -230,18 +228,17 @@ def _draw_object(rng: np.random.Generator, world: World, pairs: list[tuple[str, 
     return SceneObject(shape, colour, size, float(x), float(y), float(radius), float(angle))
 
 
-def _pixels(thing: SceneObject, size: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """An object's area in pixels, frame or not, and the rows and columns of those within the frame."""
+def _pixels(thing: SceneObject, size: int) -> tuple[int, tuple[slice, slice], np.ndarray]:
+    """An object's area in pixels, frame or not, a window of the frame, and which of its pixels are the object's."""
     left, top = math.floor(thing.x - thing.radius), math.floor(thing.y - thing.radius)
     steps = np.arange(2 * math.ceil(thing.radius) + 2)
     dx = (left + steps + 0.5 - thing.x) / thing.radius
     dy = ((top + steps + 0.5 - thing.y) / thing.radius)[:, None]
     cos, sin = math.cos(thing.angle), math.sin(thing.angle)
     inside = signed_distance(thing.shape, cos * dx + sin * dy, cos * dy - sin * dx, np) < 0
-    rows, columns = np.nonzero(inside)
-    rows, columns = rows + top, columns + left
-    in_frame = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
-    return len(rows), rows[in_frame], columns[in_frame]
+    rows, columns = (slice(max(start, 0), min(start + len(steps), size)) for start in (top, left))
+    in_frame = inside[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    return int(np.count_nonzero(inside)), (rows, columns), in_frame
 
 
 def _draw_ground(rng: np.random.Generator, world: World) -> tuple[Region, ...]:

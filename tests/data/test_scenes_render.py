@@ -23,11 +23,12 @@ def alone(thing: SceneObject, world: World = STANDARD) -> Scene:
     return Scene(world, "train", 0, (), (thing,))
 
 
-def whole_area(thing: SceneObject, size: int) -> int:
-    """Pixels of an object when nothing hides it: moved by whole pixels to the middle of a larger picture."""
-    world = World(size=2 * size)
-    centred = thing._replace(x=thing.x % 1 + size, y=thing.y % 1 + size)
-    return int((render([alone(centred, world)]).object_map == 0).sum())
+def whole_areas(scene: Scene) -> list[int]:
+    """Pixels of each object when nothing hides it: alone, moved by whole pixels to the middle of the picture."""
+    middle = scene.world.size // 2
+    centred = [thing._replace(x=thing.x % 1 + middle, y=thing.y % 1 + middle) for thing in scene.objects]
+    object_map = render([alone(thing, World(size=scene.world.size)) for thing in centred]).object_map
+    return (object_map == 0).sum((1, 2)).tolist()
 
 
 def assert_alike(one: Rendered, other: Rendered) -> None:
@@ -55,22 +56,18 @@ def test_at_most_the_allowed_part_of_an_object_is_hidden(seed: int, fields: dict
     world = World(**fields)
     scene = describe(seed, world, split)
     object_map = render([scene]).object_map
-    for number, thing in enumerate(scene.objects):
+    slack = 1 if world.max_hidden == 0 else 0  # a pixel on the border itself
+    for number, area in enumerate(whole_areas(scene)):
         visible = int((object_map == number).sum())
-        assert visible > 0
-        slack = 1 if world.max_hidden == 0 else 0  # a pixel on the border itself
-        assert visible >= (1 - world.max_hidden) * whole_area(thing, world.size) - slack
+        assert visible > 0 and visible >= (1 - world.max_hidden) * area - slack
 
 
-@pytest.mark.slow
 def test_at_most_two_fifths_of_an_object_are_hidden_in_many_scenes():
-    scenes = [describe(seed) for seed in range(1000, 1400)]
     hidden = []
-    for start in range(0, len(scenes), 50):
-        object_map = render(scenes[start : start + 50]).object_map
-        for scene, seen in zip(scenes[start : start + 50], object_map):
-            counts = torch.bincount(seen.flatten() + 1, minlength=9)[1:].tolist()
-            hidden += [1 - count / whole_area(thing, 128) for thing, count in zip(scene.objects, counts)]
+    for seed in range(1000, 1200):
+        scene = describe(seed)
+        counts = torch.bincount(render([scene]).object_map.flatten() + 1, minlength=9)[1:].tolist()
+        hidden += [1 - count / area for area, count in zip(whole_areas(scene), counts)]
     assert max(hidden) <= 0.4
     assert max(hidden) > 0.35 and np.mean(np.array(hidden) > 0.05) > 0.15  # and objects do hide each other
 
@@ -184,7 +181,7 @@ def test_any_size_looks_alike(size: int):
 
 
 def test_scenes_of_different_sizes_cannot_share_a_batch():
-    with pytest.raises(ValueError, match=r"\[96, 128\]"):
+    with pytest.raises(ValueError, match="96"):
         render([describe(0), describe(0, World(size=96))])
 
 
