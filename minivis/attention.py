@@ -86,7 +86,9 @@ def fused_attention(
         return F.scaled_dot_product_attention(q, k, v, may_attend, dropout, is_causal)
     # A CPU's kernel is slower in bfloat16 than in float32, its backward pass several times so.
     with torch.autocast("cpu", enabled=False):
-        mixed = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), may_attend, dropout, is_causal)
+        mixed = F.scaled_dot_product_attention(
+            q.float(), k.float(), v.float(), may_attend, dropout, is_causal
+        )
     return mixed.to(q.dtype)
 
 

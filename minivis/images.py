@@ -77,7 +77,7 @@ def resize_mask(
 def fitted_size(
     height: int, width: int, shortest_edge: int | None, longest_edge: int | None = None
 ) -> tuple[int, int]:
-    """(height, width) after the short side becomes `shortest_edge` pixels, unless the long one would pass `longest_edge`.
+    """(height, width) with the short side at `shortest_edge` pixels, unless the long one would pass `longest_edge`.
 
     With no `shortest_edge` the size stays, except that a long side above `longest_edge` is brought down to it.
     To the pixel what transformers' DETR does: the short side is rounded to the nearest, the long one down.

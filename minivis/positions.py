@@ -63,7 +63,8 @@ class LearnedPositions(nn.Module):
         batch, height, width = padding_mask.shape
         if max(height, width) > self.row.num_embeddings:
             raise ValueError(
-                f"learned positions reach {self.row.num_embeddings} cells a side, the feature map has {height} × {width}"
+                f"learned positions reach {self.row.num_embeddings} cells a side, "
+                f"the feature map has {height} × {width}"
             )
         x = repeat(self.column.weight[:width], "w d -> b d h w", b=batch, h=height)
         y = repeat(self.row.weight[:height], "h d -> b d h w", b=batch, w=width)

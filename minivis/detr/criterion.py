@@ -16,7 +16,7 @@ WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}  # the paper's
 
 
 class Normalisers(NamedTuple):
-    """What sums are divided by. Over all processes, then shared among them: the mean of their losses is the joint loss."""
+    """What sums are divided by: totals of all processes over their number, so that losses average to the joint one."""
 
     boxes: float | Tensor
     class_weights: float | Tensor
@@ -37,7 +37,7 @@ class SetCriterion(nn.Module):
     Args:
         num_classes: K; class number K means "no object".
         matcher: gives the pairs.
-        weight_dict: what each loss counts in `weighted_sum`; a layer's `loss_ce_0` counts as `loss_ce`, unless it is named.
+        weight_dict: what each loss counts in `weighted_sum`; a layer's `loss_ce_0` counts as `loss_ce`, unless named.
         eos_coef: the weight of "no object" in the class loss. Most queries have no object, so it is small: 0.1.
         losses: out of "labels", "boxes", "cardinality".
     """
@@ -149,7 +149,7 @@ class SetCriterion(nn.Module):
         return {"cardinality_error": (predicted - true).abs().mean(-1)}
 
     def normalisers(self, steps_targets: Sequence[list[dict]], num_queries: int) -> Normalisers:
-        """The number of boxes, at least 1, and the sum of class weights over all micro-batches of a step and all processes.
+        """The number of boxes, at least 1, and the sum of class weights: over a step's micro-batches and all processes.
 
         The paper's code averages the number of boxes over the processes and leaves the class weights to each process;
         here both are joint, so that several processes give the loss that one would give for the whole batch.

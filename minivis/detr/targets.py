@@ -31,7 +31,8 @@ def pad_targets(targets: list[dict], num_classes: int, device: torch.device) -> 
             )
         if "masks" in target and len(target["masks"]) != len(labels):
             raise ValueError(
-                f"image {image_name(targets, i)}: {len(labels)} labels, but masks of shape {tuple(target['masks'].shape)}"
+                f"image {image_name(targets, i)}: {len(labels)} labels, but masks of shape "
+                f"{tuple(target['masks'].shape)}"
             )
     labels = pad_sequence([target["labels"].to(device) for target in targets], batch_first=True)
     boxes = pad_sequence([target["boxes"].to(device) for target in targets], batch_first=True).float()

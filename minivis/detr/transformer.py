@@ -84,8 +84,8 @@ class TransformerEncoderLayer(nn.Module):
 class TransformerDecoderLayer(nn.Module):
     """Queries talk to each other (self-attention), then read the image (cross-attention), then think (FFN).
 
-    Arguments of `forward`: `x` what each query has gathered so far, zeros before the first layer; `memory` the encoder's
-    output; `pos` positions of the memory's cells; `query_pos` the learned object queries.
+    Arguments of `forward`: `x` what each query has gathered so far, zeros before the first layer; `memory` the
+    encoder's output; `pos` positions of the memory's cells; `query_pos` the learned object queries.
     """
 
     def __init__(
@@ -159,8 +159,8 @@ class TransformerEncoder(nn.Module):
 class TransformerDecoder(nn.Module):
     """Layers one after another; the same norm ends each of them, because each layer's output is trained.
 
-    The normed output is for the heads; the next layer takes it without that norm. With `norm_between_layers` it takes it
-    normed, and the last output is normed twice, as Hugging Face's DETR does when it is trained with auxiliary losses.
+    The normed output is for the heads; the next layer takes it without that norm. With `norm_between_layers` it takes
+    it normed, and the last output is normed twice, as Hugging Face's DETR does when trained with auxiliary losses.
     """
 
     def __init__(
