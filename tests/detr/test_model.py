@@ -74,12 +74,24 @@ def expected_parameters(config):
     feed_forward = 2 * d * ffn + ffn + d
     encoder = config.encoder_layers * (attention + feed_forward + 2 * norm * d)
     decoder = config.decoder_layers * (2 * attention + feed_forward + 3 * norm * d) + norm * d
+    if config.normalize_before and config.encoder_layers:
+        encoder += norm * d  # the encoder ends with a norm
     heads = (d + 1) * (k + 1) + 2 * (d * d + d) + 4 * (d + 1)
     projection = (config.backbone_channels[config.feature_level] + 1) * d
     return backbone + projection + encoder + decoder + heads + config.num_queries * d
 
 
-@pytest.mark.parametrize("config", [mini_config(6), tiny_config(), tiny_config(encoder_layers=0)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        mini_config(6),
+        tiny_config(),
+        tiny_config(encoder_layers=0),
+        tiny_config(normalize_before=True),
+        tiny_config(normalize_before=True, encoder_layers=0),
+    ],
+    ids=str,
+)
 def test_parameters_are_those_of_the_architecture(config):
     with torch.device("meta"):
         model = build_detr(config)
