@@ -90,7 +90,6 @@ def expected_parameters(config):
         tiny_config(normalize_before=True),
         tiny_config(normalize_before=True, encoder_layers=0),
     ],
-    ids=str,
 )
 def test_parameters_are_those_of_the_architecture(config):
     with torch.device("meta"):
