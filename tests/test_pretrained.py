@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back, files of every origin are read, and what is broken is named."""
 
+import copy
 import json
 import os
 import re
@@ -269,6 +270,7 @@ def small_hf(**options) -> DetrForObjectDetection:
     )
     settings = {
         "use_timm_backbone": False,
+        "use_pretrained_backbone": False,
         "backbone": None,
         "backbone_config": resnet,
         "id2label": {0: "N/A", 1: "person", 2: "bicycle", 3: "N/A"},
@@ -378,14 +380,11 @@ def test_configurations_without_a_counterpart(options, message):
         from_transformers(small_hf(**options))
 
 
-def test_resnets_are_told_by_their_depths():
+def test_resnets_are_told_by_their_depths(hf):
+    config = copy.copy(hf.config)
     for name, depths in (("resnet50", [3, 4, 6, 3]), ("resnet101", [3, 4, 23, 3])):
-        resnet = ResNetConfig(depths=depths, out_features=["stage3"])
-        assert backbone_from(DetrConfig(use_timm_backbone=False, backbone=None, backbone_config=resnet)) == (
-            name,
-            False,
-            3,
-        )
+        config.backbone_config = ResNetConfig(depths=depths, out_features=["stage3"])
+        assert backbone_from(config) == (name, False, 3)
 
 
 # Names as they are found in files, made from transformers 5's names in memory.
@@ -436,7 +435,9 @@ def write_released(folder: Path, hf, **changes) -> Path:
     """Files as they were released: timm's names (torchvision's) for the backbone, and those of 4.x for the rest."""
     folder.mkdir()
     ours = from_transformers(hf).state_dict()
-    tensors = {names_of_4x(k): v for k, v in hf.state_dict().items() if ".backbone.model." not in k}
+    tensors = {
+        names_of_4x(k): v for k, v in hf.state_dict().items() if ".conv_encoder." not in names_of_4x(k)
+    }
     for key, value in ours.items():
         if key.startswith("backbone.body."):
             tensors[key.replace("backbone.body.", "model.backbone.conv_encoder.model.")] = value
@@ -556,7 +557,7 @@ def test_pickles_are_refused(hf, tmp_path):
         ),
         ({"architectures": None}, r"config.json: the architecture is not given"),
         ({"backbone": "resnet50d"}, "resnet50d"),
-        ({"d_model": "many"}, r"config.json: transformers cannot read it"),
+        ({"d_model": "many"}, "d_model"),
         ({"id2label": {"1": "person", "4": "bicycle"}}, r"labels \[1, 4\], expected 0 to 1"),
     ],
 )

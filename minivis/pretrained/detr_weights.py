@@ -70,24 +70,24 @@ def rename(name: str) -> str | None:
 
 
 def read_config(values: dict[str, Any]) -> "transformers.DetrConfig":
-    """What a config.json says. A timm backbone that 4.x names beside the rest goes into a configuration of its own.
+    """What a config.json says, whichever version wrote it and whichever reads it.
 
-    That is how 5.x has it; left as it is, 5.x looks for some of these names on the hub.
+    4.x names a timm backbone beside the rest, 5.x in a configuration of its own. All are brought to the second form:
+    as it stands, either version refuses what the other wrote, or asks the hub about it.
     """
     from transformers import DetrConfig
 
+    beside = ("use_timm_backbone", "use_pretrained_backbone", "backbone", "backbone_kwargs")
+    rest = {key: value for key, value in values.items() if key not in beside}
     if values.get("use_timm_backbone", True) and values.get("backbone_config") is None:
         options = values.get("backbone_kwargs") or {}
-        backbone = {
+        rest["backbone_config"] = {
             "model_type": "timm_backbone",
             "backbone": values.get("backbone") or "resnet50",
             "out_indices": options.get("out_indices", [1, 2, 3, 4]),
-            "output_stride": options.get("output_stride"),
+            "output_stride": options.get("output_stride") or (16 if values.get("dilation") else None),
         }
-        superfluous = ("backbone", "backbone_kwargs", "use_pretrained_backbone")
-        values = {key: value for key, value in values.items() if key not in superfluous}
-        values |= {"use_timm_backbone": False, "backbone_config": backbone}
-    return DetrConfig.from_dict(values)
+    return DetrConfig.from_dict(rest | {"use_timm_backbone": False, "use_pretrained_backbone": False})
 
 
 def config_from(theirs: "transformers.DetrConfig") -> DETRConfig:
@@ -141,7 +141,9 @@ def backbone_from(theirs: "transformers.DetrConfig") -> BackboneConfig:
         options = (getattr(theirs, "backbone_kwargs", None) or {}) if inner is None else inner.to_dict()
         stride = options.get("output_stride") or (16 if theirs.dilation else 32)
         expect(stride in (16, 32), f"a backbone of stride {stride}, expected 32, or 16 by dilation")
-        stage = (options.get("out_indices") or [-1])[-1] % 5  # timm counts the stem as stage 0; −1 is the last
+        stage = (options.get("out_indices") or [-1])[
+            -1
+        ] % 5  # timm counts the stem as stage 0; −1 is the last
         expect(stage > 0, "the stem of the backbone is read, expected one of its four stages")
         return BackboneConfig(name.partition(".")[0], dilation=stride == 16, stage=stage)
 
@@ -195,6 +197,7 @@ def config_to(model: DETR) -> "transformers.DetrConfig":
     )
     return DetrConfig(
         **backbone,
+        use_pretrained_backbone=False,
         id2label=dict(enumerate(names)),
         label2id={name: label for label, name in enumerate(names)},
         num_queries=ours.num_queries,

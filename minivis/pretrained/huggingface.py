@@ -136,7 +136,7 @@ def load_huggingface(folder: Path) -> nn.Module:
         return translate(name, theirs, tensors, preprocessing, str(folder))
     except CheckpointError:
         raise
-    except ValueError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: {error}") from error
 
 

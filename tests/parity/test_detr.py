@@ -30,6 +30,7 @@ def reference(resnet=RESNET18, dilate=False, stage=4, seed=0, **options) -> Detr
     torch.manual_seed(seed)
     settings = {
         "use_timm_backbone": False,
+        "use_pretrained_backbone": False,
         "backbone": None,
         "backbone_config": ResNetConfig(**resnet, out_features=[f"stage{stage}"]),
         "num_labels": CLASSES,
@@ -65,7 +66,8 @@ def reference(resnet=RESNET18, dilate=False, stage=4, seed=0, **options) -> Detr
 
 def dilate_last_stage(hf: DetrForObjectDetection) -> None:
     """DC5: the stage keeps its resolution, and from its second block on its kernels are dilated."""
-    stage = hf.model.backbone.model.encoder.stages[-1]
+    backbone = getattr(hf.model.backbone, "conv_encoder", hf.model.backbone)  # transformers 4 and 5
+    stage = backbone.model.encoder.stages[-1]
     for module in stage.modules():
         if isinstance(module, nn.Conv2d):
             module.stride = (1, 1)

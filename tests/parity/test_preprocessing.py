@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -46,9 +47,10 @@ def test_pixels(name, edges):
     expected = processor(picture, return_tensors="pt")["pixel_values"][0]
     ours = ImageTransform(shortest_edge=short, longest_edge=long)(picture)
     # Both resize uint8 with the same antialiased bilinear kernel; what is left is the rounding of the normalisation.
-    assert_close(ours, expected, rtol=0, atol=1e-5)
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        assert_close(ours, expected, rtol=0, atol=1e-5)
 
-    # Pillow, which the official code resizes with, rounds some pixels to the next of 256 levels.
+    # Pillow, with which the official code (and transformers 4) resizes, rounds some pixels to the next of 256 levels.
     resized = torch.from_numpy(np.array(picture.resize(ours.shape[:0:-1], Image.Resampling.BILINEAR)))
     levels = ImageTransform().denormalise(ours).int() - resized.permute(2, 0, 1).int()
     assert levels.abs().max() <= 1 and levels.abs().float().mean() < 0.1
