@@ -93,6 +93,17 @@ def test_a_loaded_model_can_be_saved_again_as_it_is(saved, tmp_path):
     assert load(bare).categories == CATEGORIES
 
 
+def test_half_precision_takes_half_the_space_and_comes_back_in_float32(saved, tmp_path):
+    model = load(saved)
+    half = save_checkpoint(model, tmp_path / "half", {}, torch.float16)
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (saved, half)]
+    assert sizes[1] < 0.6 * sizes[0]
+    loaded = load(half).state_dict()
+    for name, tensor in model.state_dict().items():
+        assert loaded[name].dtype == torch.float32
+        assert torch.equal(loaded[name], tensor.half().float())
+
+
 def test_only_trainable_and_frozen_alike_after_loading(saved):
     fresh = dict(build_detr(TINY).named_parameters())
     assert all(p.requires_grad == fresh[name].requires_grad for name, p in load(saved).named_parameters())

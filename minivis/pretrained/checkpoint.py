@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
@@ -42,7 +43,9 @@ class Kind(NamedTuple):
 KINDS = {"detr": Kind(DETR, DETRConfig, build_detr)}
 
 
-def save_checkpoint(model: nn.Module, folder: Path | str, card: dict[str, Any]) -> Path:
+def save_checkpoint(
+    model: nn.Module, folder: Path | str, card: dict[str, Any], dtype: torch.dtype | None = None
+) -> Path:
     """Write `folder/model.safetensors` and `folder/card.json`, each either whole or not at all.
 
     Args:
@@ -50,6 +53,7 @@ def save_checkpoint(model: nn.Module, folder: Path | str, card: dict[str, Any]) 
         folder: made if it does not exist; what is there under these two names is replaced.
         card: `categories`, `image_transform`, `recipe`, `seed`, `metrics`, `training`, as JSON would hold them. The
             first two may be left out for a model that has them as attributes. The other entries are written here.
+        dtype: what floating-point weights are stored as; None: as they are. `load` gives float32 whatever it is.
 
     Returns:
         The folder.
@@ -72,7 +76,10 @@ def save_checkpoint(model: nn.Module, folder: Path | str, card: dict[str, Any]) 
     folder = Path(folder)
     check_card(json.loads(text), folder / CARD)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous().to(dtype if tensor.is_floating_point() else None)
+        for name, tensor in model.state_dict().items()
+    }
     write_atomically(folder / WEIGHTS, to_safetensors(tensors))
     write_atomically(folder / CARD, (text + "\n").encode())
     return folder

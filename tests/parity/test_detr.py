@@ -44,6 +44,7 @@ def reference(resnet=RESNET18, dilate=False, stage=4, seed=0, **options) -> Detr
         "decoder_ffn_dim": 48,
         "dropout": 0.0,
         "attention_dropout": 0.0,
+        "attn_implementation": "eager",  # the one that can give its weights
     }
     hf = DetrForObjectDetection(DetrConfig(**settings | options))
     if dilate:
@@ -58,7 +59,6 @@ def reference(resnet=RESNET18, dilate=False, stage=4, seed=0, **options) -> Detr
         else:
             nn.init.normal_(parameter, 1.0 if "norm.weight" in name else 0.0, 0.2)
     calibrate(hf)
-    hf.set_attn_implementation("eager")  # the one that can give its weights
     for parameter in hf.parameters():
         parameter.requires_grad_(True)
     return hf.eval()

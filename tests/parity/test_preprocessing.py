@@ -10,7 +10,7 @@ from PIL import Image
 from skimage import data
 from torch.testing import assert_close
 from transformers import DetrImageProcessor
-from transformers.image_transforms import get_size_with_aspect_ratio
+from transformers.models.detr.image_processing_detr import get_size_with_aspect_ratio
 
 from minivis.images import ImageTransform, fitted_size
 
