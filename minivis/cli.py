@@ -42,7 +42,8 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Updates of the weights.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a field of the recipe; may be repeated.", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Option("--set", help="Change a field of the recipe; may be repeated.", metavar="KEY=VALUE"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     bad_items: BadItemsOption = "skip",
@@ -56,13 +57,11 @@ def train(
     from minivis.training.recipes import get_recipe
 
     given = {"data": data, "initial": initial, "steps": steps, "seed": seed}
-    given = [f"{field}={value}" for field, value in given.items() if value is not None]
+    changes = [f"{field}={value}" for field, value in given.items() if value is not None]
+    chosen = get_recipe(recipe).with_settings(changes + (settings or []))
     out = out or Path("runs") / recipe
     try:
-        metrics = run(
-            get_recipe(recipe).with_settings(given + (settings or [])), out, resume=resume, bad_items=bad_items, cpu=cpu,
-            progress=progress,
-        )  # fmt: skip
+        metrics = run(chosen, out, resume=resume, bad_items=bad_items, cpu=cpu, progress=progress)
     except KeyboardInterrupt:
         typer.echo(f"stopped; the same command with --resume goes on from the last state in {out}", err=True)
         raise typer.Exit(130) from None
@@ -120,18 +119,21 @@ def predict(
         try:
             picture = open_picture(path)
         except (OSError, ValueError) as error:
-            typer.echo(f"minivis: {path}: {'there is no such file' if isinstance(error, FileNotFoundError) else error}", err=True)
+            reason = "there is no such file" if isinstance(error, FileNotFoundError) else error
+            typer.echo(f"minivis: {path}: {reason}", err=True)
             unread += 1
             continue
         with torch.inference_mode():
             outputs = model([model.image_transform(picture).to(device(cpu))])
-        found = {key: value.cpu() for key, value in postprocess(outputs, [(picture.height, picture.width)])[0].items()}
-        results += [{**result, "file_name": str(path)} for result in results_of([found], [image_id], model.categories)]
+        (found,) = postprocess(outputs, [(picture.height, picture.width)])
+        found = {key: value.cpu() for key, value in found.items()}
+        entries = results_of([found], [image_id], model.categories)
+        results += [{**entry, "file_name": str(path)} for entry in entries]
         name = path.stem if path.stem not in drawn else f"{path.stem}-{image_id}"
         drawn.add(name)
         draw_detections(picture, found, model.class_names, threshold).save(out / f"{name}.png")
-        names = Counter(model.class_names[label] for label in found["labels"][found["scores"] >= threshold].tolist())
-        counts = ", ".join(f"{count} {name}" for name, count in names.items())
+        labels = found["labels"][found["scores"] >= threshold].tolist()
+        counts = ", ".join(f"{n} {model.class_names[label]}" for label, n in Counter(labels).items())
         typer.echo(f"{path} → {out / name}.png: {counts or 'nothing'}")
     (out / "predictions.json").write_text(json.dumps(results))
     if unread:
@@ -139,10 +141,17 @@ def predict(
 
 
 @app.command()
-def recipes() -> None:
-    """What can be trained, and what it takes."""
-    from minivis.training.recipes import RECIPES
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show the fields of this one.", metavar="RECIPE")] = None,
+) -> None:
+    """What can be trained, and what it takes; or all fields of a recipe, for `train --set`."""
+    from minivis.training.checkpoint import flat
+    from minivis.training.recipes import RECIPES, get_recipe
 
+    if name is not None:
+        for key, value in flat(get_recipe(name).to_dict()).items():
+            typer.echo(f"{key}={'none' if value is None else value}")
+        return
     for recipe in RECIPES.values():
         typer.echo(f"{recipe.name}\n    {recipe.about}\n    {recipe.estimate}")
 
@@ -154,7 +163,7 @@ def evaluation_data(model: Any, data: Path | None, split: str, bad_items: Any) -
 
     source = data or (model.card.get("recipe") or {}).get("data")
     if source is None:
-        raise ValueError("the checkpoint does not say what it was trained on: name a folder in COCO's format with --data")
+        raise ValueError("the checkpoint does not say what it was trained on: name a folder with --data")
     if source == "scenes" and split == "val":
         return ShippedScenes(shipped_scenes_file(), image_transform=model.image_transform)
     if source == "scenes":
@@ -165,8 +174,8 @@ def evaluation_data(model: Any, data: Path | None, split: str, bad_items: Any) -
 def image_ids(paths: list[Path]) -> list[int]:
     """COCO's ids, where all files are named by them (000000000139.jpg), else 1, 2, 3, ..."""
     stems = [path.stem for path in paths]
-    named = all(stem.isascii() and stem.isdigit() for stem in stems) and len(set(map(int, stems))) == len(stems)
-    return [int(stem) for stem in stems] if named else list(range(1, len(stems) + 1))
+    ids = [int(stem) for stem in stems if stem.isascii() and stem.isdigit()]
+    return ids if len(set(ids)) == len(stems) else list(range(1, len(stems) + 1))
 
 
 def device(cpu: bool) -> Any:
@@ -184,8 +193,8 @@ def table(metrics: dict[str, Any]) -> str:
         if isinstance(value, dict):
             lines += [name, *(f"  {line}" for line in table(value).splitlines())]
         else:
-            text = "–" if value is None or value != value else f"{value:.4f}" if isinstance(value, float) else str(value)
-            lines.append(f"{name:12} {text}")
+            number = f"{value:.4f}" if isinstance(value, float) else str(value)
+            lines.append(f"{name:12} {'–' if value is None or value != value else number}")
     return "".join(line + "\n" for line in lines)
 
 

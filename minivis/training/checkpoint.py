@@ -5,8 +5,8 @@
     OUT/state.previous.pt  the one before
     OUT/metrics.jsonl      one JSON object a line: losses every `log_every` steps, metrics at every evaluation
 
-Every file but the log is written beside its place, flushed to the disk, and then renamed onto it: it is there whole or not at all.
-The log is only appended to; resuming cuts off what was written after the step that `state.pt` holds.
+Every file but the log is written beside its place, flushed to the disk, and then renamed onto it: it is there whole or
+not at all. The log is only appended to; resuming cuts off what was written after the step that `state.pt` holds.
 """
 
 import json
@@ -52,12 +52,13 @@ class RunFolder:
             check_same_recipe(json.loads(recipe_path.read_text()), recipe, recipe_path)
         self._recipe = (recipe_path, json.dumps(recipe, indent=2).encode())
 
-    def start(self) -> None:
-        """Writes the recipe. The caller has seen to it that every process has looked at the folder before."""
+    def start(self, step: int = 0) -> None:
+        """Writes the recipe, and cuts the log at the step that the run goes on from."""
         if self.main:
             self.folder.mkdir(parents=True, exist_ok=True)
             path, text = self._recipe
             write_atomically(path, text)
+            self._cut_log(step)
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Writes the state, and keeps the one before it."""
@@ -96,9 +97,9 @@ class RunFolder:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def cut_log(self, step: int) -> None:
+    def _cut_log(self, step: int) -> None:
         """Removes what was logged after `step`, a half-written line included."""
-        if self.main and self.metrics_path.exists():
+        if self.metrics_path.exists():
             kept = "".join(json.dumps(entry) + "\n" for entry in read_log(self.folder) if entry["step"] <= step)
             write_atomically(self.metrics_path, kept.encode())
 
@@ -116,7 +117,7 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
 
 def check_same_recipe(there: dict[str, Any], given: dict[str, Any], path: Path) -> None:
     """RunError, naming every field that differs, unless both recipes are the same."""
-    there, given = _flat(there), _flat(given)
+    there, given = flat(there), flat(given)
     keys = sorted((there.keys() | given.keys()) - {"about", "estimate", "workers"})  # these change no number
     differing = [key for key in keys if there.get(key) != given.get(key)]
     if differing:
@@ -124,9 +125,9 @@ def check_same_recipe(there: dict[str, Any], given: dict[str, Any], path: Path) 
         raise RunError(f"cannot resume: {path} differs from what was asked for in {changes}")
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"model": {"d_model": 64}} → {"model.d_model": 64}"""
-    flat = {}
+    result = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return result

@@ -23,7 +23,7 @@ def plot_curves(folder: str | Path) -> Path:
     steps = [entry["step"] for entry in losses]
     for name in [name for name in (losses[-1] if losses else ()) if name.startswith("loss")]:
         loss_axes.plot(steps, [entry.get(name) for entry in losses], label=name, linewidth=2 if name == "loss" else 1)
-    for name in [name for name in ("AP", "AP50", "AP75", *(metrics[-1] if metrics else ())) if metrics and name in metrics[-1]][:3]:
+    for name in [name for name in metrics[-1] if name != "step"][:3] if metrics else []:  # the first are the main ones
         metric_axes.plot([e["step"] for e in metrics], [e.get(name) for e in metrics], "o-", markersize=3, label=name)
     rate_axes.plot(steps, [entry["lr"] for entry in losses])
     for axes, title in ((loss_axes, "training loss"), (metric_axes, "validation"), (rate_axes, "learning rate")):

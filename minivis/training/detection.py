@@ -87,7 +87,8 @@ class DetectionTask:
             try:
                 model.get_submodule(part).requires_grad_(False)
             except AttributeError:
-                raise ValueError(f"freeze: the model has no part {part!r}; it has {', '.join(dict(model.named_children()))}")
+                parts = ", ".join(name for name, _ in model.named_children())
+                raise ValueError(f"freeze: the model has no part {part!r}; it has {parts}") from None
         model.checkpoint_backbone = recipe.checkpoint_activations
         return model
 
@@ -125,7 +126,7 @@ class DetectionTask:
         return StepSize(self.criterion.normalisers(targets, self.num_queries), sum(map(len, targets)))
 
     def loss(self, model: Any, batch: DetectionBatch, step: StepSize) -> tuple[Tensor, dict[str, Tensor]]:
-        """The criterion's weighted sum. A batch of which nothing could be read counts nothing: a blank picture, times 0."""
+        """The criterion's weighted sum. Where nothing could be read, a blank picture goes through and counts 0."""
         if not batch.targets:
             outputs = model(batch.images.pixels.new_zeros(1, 3, 64, 64))
             return 0 * (outputs["pred_logits"].sum() + outputs["pred_boxes"].sum()), {}
@@ -157,8 +158,8 @@ class DetectionTask:
 def adopt_weights(model: DETR, source: DETR, same_classes: bool) -> None:
     """Gives a model the weights of another one with the same layers.
 
-    Of the object queries as many as both have, so more queries begin as new ones; the class head only if the classes are
-    the same.
+    Of the object queries as many as both have, so that the others begin as new ones; the class head only if the classes
+    are the same.
     """
     weights = model.state_dict()
     for name, tensor in source.state_dict().items():

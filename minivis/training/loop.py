@@ -1,28 +1,28 @@
 """One training loop for every model.
 
-All that a step depends on is its number, the recipe, and what `state.pt` holds: weights, optimiser, average. Which items
-it sees (`sampling.py`), its random numbers (seeded anew for every step) and its learning rate are functions of its
-number. So a run that was killed goes on from its last state as if nothing had happened.
+All that a step depends on is its number, the recipe, and what `state.pt` holds: weights, optimiser, average. Which
+items it sees (`sampling.py`), its random numbers (seeded anew for every step) and its learning rate are functions of
+its number. So a run that was killed goes on from its last state as if nothing had happened.
 
 The host waits for the device where a model makes it (the matching), and when numbers are logged.
 """
 
-import copy
 import logging
 import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import convert_to_fp32, set_seed
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 import minivis
@@ -30,6 +30,7 @@ from minivis.evaluation.detection import json_safe
 from minivis.pretrained import save_checkpoint
 from minivis.training.checkpoint import RunFolder
 from minivis.training.curves import plot_curves
+from minivis.training.learner import Learner
 from minivis.training.progress import Meter, Progress, diverged
 from minivis.training.recipes import Recipe
 from minivis.training.sampling import STEP, StepSampler, derived_seed
@@ -72,62 +73,29 @@ def train(
         None if task.endless else len(task.dataset), recipe.batch_size, recipe.steps, recipe.seed, recipe.accumulate,
         accelerator.process_index, accelerator.num_processes,
     )  # fmt: skip
-    accelerator.wait_for_everyone()  # all have looked at the folder before one writes into it
-    folder.start()
-
-    set_seed(recipe.seed)
-    model = task.build_model().to(device).train()
-    average = copy.deepcopy(model) if recipe.ema else model  # what is evaluated and published
-    optimizer = torch.optim.AdamW(
-        task.parameter_groups(model), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=True
-    )
-    for group in optimizer.param_groups:
-        group["full_lr"] = group["lr"]
+    learner = Learner(task, recipe, device)
     run: dict[str, Any] = {"step": 0, "seconds": 0.0, "metrics": {}, "best": -math.inf}
     if (state := folder.load_state(device)) is not None:
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"] if recipe.ema else state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        learner.load_state_dict(state)
         run = state["run"]
         logger.info("resuming after step %d", run["step"])
     del state
-    folder.cut_log(run["step"])
-    accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()  # all have read the folder before one writes into it
+    folder.start(run["step"])
 
-    if recipe.compile:
-        model.compile()
-    wrapped = accelerator.prepare_model(model)
-
-    def forward(*inputs: Any) -> Any:
-        """The model in the recipe's precision; its outputs, and with them the losses, in float32."""
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            return convert_to_fp32(wrapped(*inputs))
-
+    forward, model = prepare_model(learner.model, recipe, accelerator)
     sampler.start = run["step"]
-    loader = iter(DataLoader(
-        task.dataset, batch_sampler=sampler, collate_fn=task.dataset.collate, num_workers=recipe.workers,
-        pin_memory=device.type == "cuda",
-    ))  # fmt: skip
-    meter = Meter(task.logged)
-    begin = time.perf_counter() - run["seconds"]
+    meter, begin = Meter(task.logged), time.perf_counter() - run["seconds"]
     with Progress(recipe.steps, run["step"], progress, main) as show:
-        for step in range(run["step"] + 1, recipe.steps + 1):
-            batches = [task.prepare(next(loader), device) for _ in range(recipe.accumulate)]
+        for step, batches in enumerate(read_batches(task, sampler, recipe, device), start=run["step"] + 1):
             set_seed(derived_seed(STEP, recipe.seed, step, accelerator.process_index))
             meter.open_step(step, [name for batch in batches for name in task.names(batch)])
-            compute_gradients(task, forward, wrapped, batches, meter, accelerator)
+            compute_gradients(task, forward, model, batches, meter, accelerator)
             norm = accelerator.clip_grad_norm_(model.parameters(), recipe.clip_norm or math.inf)
             meter.close_step(norm, accelerator)
             if device.type == "cpu":  # looking costs nothing; on a GPU it is done when the numbers are logged
                 meter.check(first=-1)
-
-            for group in optimizer.param_groups:
-                group["lr"] = group["full_lr"] * recipe.lr_factor(step)
-            optimizer.step()
-            task.after_step(model, step)
-            optimizer.zero_grad()
-            if recipe.ema:
-                update_average(average, model, recipe.ema, step)
+            learner.update(step)
             show.advance()
 
             last = step == recipe.steps
@@ -142,21 +110,20 @@ def train(
             folder.log({"step": step, **means, **rates, "seconds": round(run["seconds"], 2)})
             show.show_loss(step, means["loss"], images_per_second)
             if evaluate:
-                run["metrics"] = json_safe(task.evaluate(average))
+                run["metrics"] = json_safe(task.evaluate(learner.average))
                 folder.log({"step": step, **run["metrics"]})
                 headline = run["metrics"][task.headline] or 0.0  # None: there was nothing to find
                 show.show_metric(step, task.headline, headline)
                 if headline > run["best"]:
                     run["best"] = headline
-                    publish(folder.folder / "best", average, task, recipe, run, accelerator)
+                    publish(folder.folder / "best", learner, run, accelerator)
             if save:
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "run": run}
-                folder.save_state(state | ({"average": average.state_dict()} if recipe.ema else {}))
+                folder.save_state(learner.state_dict() | {"run": run})
             if evaluate and main:
                 plot_curves(folder.folder)
             meter.restart()  # neither evaluating nor saving counts as throughput
 
-    publish(folder.folder, average, task, recipe, run, accelerator)
+    publish(folder.folder, learner, run, accelerator)
     if main:
         plot_curves(folder.folder)
     accelerator.wait_for_everyone()
@@ -179,13 +146,38 @@ def start_accelerator(cpu: bool) -> Accelerator:
     return accelerator
 
 
+def prepare_model(model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> tuple[Callable, nn.Module]:
+    """The model to call, and the model whose gradients are the mean over the processes."""
+    if recipe.compile:
+        model.compile()
+    wrapped = accelerator.prepare_model(model)
+
+    def forward(*inputs: Any) -> Any:
+        """The model in the recipe's precision; its outputs, and with them the losses, in float32."""
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            return convert_to_fp32(wrapped(*inputs))
+
+    return forward, wrapped
+
+
+def read_batches(task: Task, sampler: StepSampler, recipe: Recipe, device: torch.device) -> Iterator[list]:
+    """The micro-batches of one step after the other."""
+    loader = DataLoader(
+        task.dataset, batch_sampler=sampler, collate_fn=task.dataset.collate, num_workers=recipe.workers,
+        pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    micro_batches = (task.prepare(collated, device) for collated in loader)
+    for first in micro_batches:
+        yield [first, *islice(micro_batches, recipe.accumulate - 1)]
+
+
 def compute_gradients(
-    task: Task, forward: Callable, wrapped: nn.Module, batches: list, meter: Meter, accelerator: Accelerator
+    task: Task, forward: Callable, model: nn.Module, batches: list, meter: Meter, accelerator: Accelerator
 ) -> None:
     """The gradient of one step: Σ over micro-batches of the loss, mean over processes."""
     normalisers = task.normalisers(batches)
     for i, batch in enumerate(batches, start=1):
-        with nullcontext() if i == len(batches) else accelerator.no_sync(wrapped):  # processes meet once a step
+        with nullcontext() if i == len(batches) else accelerator.no_sync(model):  # processes meet once a step
             try:
                 loss, values = task.loss(forward, batch, normalisers)
             except FloatingPointError as error:  # the matching met predictions that are not finite
@@ -195,23 +187,21 @@ def compute_gradients(
         meter.add(loss, values)
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """average ← d · average + (1 − d) · weights, with a d that rises to `decay`, so that the start is soon forgotten."""
-    d = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - d)
-    for buffer, newest in zip(average.buffers(), model.buffers(), strict=True):
-        buffer.copy_(newest)
-
-
-def publish(
-    folder: Path, model: nn.Module, task: Task, recipe: Recipe, run: dict[str, Any], accelerator: Accelerator
-) -> None:
+def publish(folder: Path, learner: Learner, run: dict[str, Any], accelerator: Accelerator) -> None:
     """Writes the weights with their card, by the main process."""
     if not accelerator.is_main_process:
         return
     cuda = accelerator.device.type == "cuda"
     kind = torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    training = {"steps": run["step"], "seconds": round(run["seconds"]), "machine": f"{accelerator.num_processes} × {kind}"}
-    about = {"recipe": recipe.to_dict(), "seed": recipe.seed, "minivis": minivis.__version__}
-    save_checkpoint(model, folder, {**task.card(model), **about, "metrics": run["metrics"], "training": training})
+    card = learner.task.card(learner.average) | {
+        "recipe": learner.recipe.to_dict(),
+        "seed": learner.recipe.seed,
+        "minivis": minivis.__version__,
+        "metrics": run["metrics"],
+        "training": {
+            "steps": run["step"],
+            "seconds": round(run["seconds"]),
+            "machine": f"{accelerator.num_processes} × {kind}",
+        },
+    }
+    save_checkpoint(learner.average, folder, card)

@@ -48,7 +48,7 @@ class Meter:
 
     def check(self, first: int = 0) -> None:
         """Waits for the device; TrainingDiverged if a loss or gradient of the steps from `first` on is not finite."""
-        for row, (step, images) in zip(self.rows[first:], self.steps[first:]):
+        for row, (step, images) in zip(self.rows[first:], self.steps[first:], strict=False):
             loss, *_, grad_norm = row.tolist()
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                 raise diverged(step, images, f"the loss is {loss}, the norm of its gradient {grad_norm}")

@@ -105,7 +105,7 @@ class DetrRecipe(Recipe):
     categories: Literal["dense", "coco"] = "dense"  # labels without gaps, or label = category id
     augment: Literal["paper"] | None = None  # with its lengths in pixels in proportion to shortest_edge / 800
     colour: float = 0.0  # strength of the change of colours in an augmented picture
-    shortest_edge: int | None = None  # pixels of the short side of a picture; None: as it is, or as the checkpoint has it
+    shortest_edge: int | None = None  # pixels of a picture's short side; None: as it is, or as the checkpoint has it
     longest_edge: int | None = None
     eval_images: int | None = None  # evaluate on the first so many only, while training; None: all
 
@@ -113,9 +113,9 @@ class DetrRecipe(Recipe):
         super().__post_init__()
         if self.model.backbone_norm == "frozen" and self.initial is None:
             raise ValueError(
-                f"{self.name}: a frozen batch norm without trained weights normalises nothing, and the features explode. "
-                "Start from ImageNet weights (--from imagenet) or a checkpoint, or train from nothing with group norm "
-                "(--set model.backbone_norm=group)."
+                f"{self.name}: a frozen batch norm without trained weights normalises nothing, and the features "
+                "explode. Start from ImageNet weights (--from imagenet) or a checkpoint, or train from nothing with "
+                "group norm (--set model.backbone_norm=group)."
             )
 
     def build_task(self, bad_items: str = "skip") -> Any:

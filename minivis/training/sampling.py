@@ -43,7 +43,8 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             raise ValueError("the data set is empty")
         if batch_size % (processes * accumulate):
             raise ValueError(
-                f"a batch of {batch_size} cannot be divided into {accumulate} equal parts for each of {processes} processes"
+                f"a batch of {batch_size} cannot be divided into {accumulate} equal parts for each of {processes} "
+                "processes"
             )
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.start, self.steps, self.accumulate = start, steps, accumulate

@@ -9,7 +9,7 @@ from tiny_detr import TINY, Pictures, assert_same_run, pictures_recipe, saved_st
 
 import minivis
 from minivis.data.items import BadItemError
-from minivis.training import RunError, TrainingDiverged, detection, loop, train
+from minivis.training import RunError, TrainingDiverged, detection, learner, train
 from minivis.training.checkpoint import read_log
 
 NO_DROPOUT = replace(TINY.model, dropout=0.0)
@@ -35,7 +35,7 @@ def test_a_run_leaves_weights_a_card_a_log_and_curves(tmp_path, capsys):
     losses, evaluations = [e for e in log if "loss" in e], [e for e in log if "AP" in e]
     assert [e["step"] for e in losses] == [2, 3, 4, 5]  # every 2 steps, and before evaluating and at the end
     assert [e["step"] for e in evaluations] == [3, 5]
-    assert {"loss_ce", "loss_bbox", "loss_giou", "class_error", "grad_norm", "lr", "images_per_second"} < losses[0].keys()
+    assert {"loss_ce", "loss_bbox", "loss_giou", "class_error", "grad_norm", "lr"} < losses[0].keys()
     assert losses[-1]["lr"] == pytest.approx(recipe.lr * recipe.lr_factor(5))
     assert (tmp_path / "run" / "curves.png").stat().st_size > 10_000
 
@@ -52,7 +52,8 @@ def test_a_bar_is_drawn_when_asked_for(tmp_path, capsys):
 
 
 def test_the_loss_of_a_few_pictures_falls(tmp_path):
-    recipe = pictures_recipe(Pictures(4), steps=80, warmup=5, lr=5e-3, log_every=10, save_every=80, ema=None, clip_norm=None)
+    changes = {"warmup": 5, "lr": 5e-3, "log_every": 10, "save_every": 80, "ema": None, "clip_norm": None}
+    recipe = pictures_recipe(Pictures(4), steps=80, **changes)
     train(recipe, tmp_path)
     losses = [entry["loss"] for entry in trace(tmp_path)]
     assert losses[-1] < 0.6 * losses[0]
@@ -75,9 +76,9 @@ def test_a_run_in_parts_is_the_run_in_one(tmp_path):
     def stop(*arguments):
         raise Stop
 
-    original = loop.update_average
+    original = learner.update_average
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "update_average", lambda a, m, d, step: stop() if step == 5 else original(a, m, d, step))
+        patch.setattr(learner, "update_average", lambda a, m, d, step: stop() if step == 5 else original(a, m, d, step))
         with pytest.raises(Stop):
             train(recipe, tmp_path / "parts")
     assert saved_state(tmp_path / "parts")["run"]["step"] == 4
@@ -124,9 +125,9 @@ def test_update_average_by_hand():
     average, model = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     for module, value in ((average, 0.0), (model, 1.0)):
         torch.nn.init.constant_(module.weight, value)
-    loop.update_average(average, model, decay=0.9, step=1)  # (1 + 1) / (10 + 1) of the old
+    learner.update_average(average, model, decay=0.9, step=1)  # (1 + 1) / (10 + 1) of the old
     assert average.weight.item() == pytest.approx(9 / 11)
-    loop.update_average(average, model, decay=0.9, step=1000)
+    learner.update_average(average, model, decay=0.9, step=1000)
     assert average.weight.item() == pytest.approx(0.9 * 9 / 11 + 0.1)
 
 
@@ -154,7 +155,8 @@ def test_bf16_trains_and_keeps_weights_and_losses_in_float32(tmp_path):
 
 def test_activation_checkpointing_changes_nothing_but_memory(tmp_path):
     for name, switch in (("plain", False), ("checkpointed", True)):
-        train(pictures_recipe(steps=2, log_every=1, checkpoint_activations=switch, model=NO_DROPOUT), tmp_path / name)
+        recipe = pictures_recipe(steps=2, log_every=1, checkpoint_activations=switch, model=NO_DROPOUT)
+        train(recipe, tmp_path / name)
     for a, b in zip(trace(tmp_path / "plain"), trace(tmp_path / "checkpointed"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
@@ -180,7 +182,7 @@ def test_workers_read_the_same_items(tmp_path):
 def test_predictions_that_are_not_finite_stop_the_run_before_the_update(tmp_path):
     recipe = pictures_recipe(steps=6)
     bad = seeds_of_step(recipe, 8, step=4)[1]
-    with pytest.raises(TrainingDiverged, match=r"^step 4: .*Its images: image 10\d, image 10\d, image 10\d, image 10\d$"):
+    with pytest.raises(TrainingDiverged, match=r"^step 4: .*Its images: image 10\d(, image 10\d){3}$"):
         train(pictures_recipe(Pictures(8, nan=[bad]), steps=6), tmp_path)
     saved = saved_state(tmp_path)
     assert saved["run"]["step"] == 2
@@ -205,7 +207,8 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run(tmp_path, monkeypat
         return loss, values
 
     monkeypatch.setattr(detection.DetectionTask, "loss", spoilt)
-    with pytest.raises(TrainingDiverged, match=r"^step 3: the loss is .*, the norm of its gradient .*Its images: image 10"):
+    message = r"^step 3: the loss is .*, the norm of its gradient .*Its images: image 10"
+    with pytest.raises(TrainingDiverged, match=message):
         train(pictures_recipe(steps=6), tmp_path)
     assert saved_state(tmp_path)["run"]["step"] == 2
 

@@ -64,13 +64,12 @@ def test_nothing_but_tensors_and_plain_values_is_unpickled(tmp_path):
 
 def test_the_log_is_cut_at_the_step_that_is_resumed(tmp_path):
     run = make(tmp_path)
-    run.cut_log(0)  # there is none yet
     for step in (2, 4, 4, 6):
         run.log({"step": step, "loss": 0.1})
     with open(run.metrics_path, "a") as file:
         file.write('{"step": 8, "lo')
     assert [entry["step"] for entry in read_log(tmp_path)] == [2, 4, 4, 6]
-    run.cut_log(4)
+    run.start(4)
     run.log({"step": 5})
     assert [entry["step"] for entry in read_log(tmp_path)] == [2, 4, 4, 5]
 
@@ -79,5 +78,4 @@ def test_only_the_main_process_writes(tmp_path):
     run = make(tmp_path / "run", main=False)
     run.save_state({"step": 1})
     run.log({"step": 1})
-    run.cut_log(0)
     assert not (tmp_path / "run").exists()

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,13 +29,14 @@ def test_however_a_batch_is_divided_it_is_the_same_batch(length, part, accumulat
     batch, steps = part * accumulate * processes, 5
     whole = list(StepSampler(length, batch, steps, seed=7, start=start))
     shares = [
-        list(StepSampler(length, batch, steps, 7, accumulate, process, processes, start)) for process in range(processes)
+        list(StepSampler(length, batch, steps, 7, accumulate, process, processes, start))
+        for process in range(processes)
     ]
     assert len(whole) == steps - start
     assert all(len(share) == len(whole) * accumulate for share in shares)
     for step, keys in enumerate(whole):
-        joined = [key for share in shares for micro in share[step * accumulate : (step + 1) * accumulate] for key in micro]
-        assert joined == keys
+        first, end = step * accumulate, (step + 1) * accumulate
+        assert [key for share in shares for micro in share[first:end] for key in micro] == keys
 
 
 def test_a_later_start_skips_nothing_and_repeats_nothing():
@@ -58,6 +61,5 @@ def test_what_cannot_be_divided_is_refused():
 
 
 def test_derived_seeds_differ():
-    seeds = {derived_seed(purpose, seed, step, process) for purpose in range(3) for seed in range(5) for step in range(10)
-             for process in range(4)}  # fmt: skip
-    assert len(seeds) == 3 * 5 * 10 * 4
+    keys = itertools.product(range(3), range(5), range(10), range(4))
+    assert len({derived_seed(*key) for key in keys}) == 3 * 5 * 10 * 4
