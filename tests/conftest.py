@@ -18,7 +18,7 @@ if CHECKED:
     import jaxtyping
 
     # Every call of an annotated function is checked: what says Float[Tensor, "batch queries 4"] must be that.
-    jaxtyping.install_import_hook("minivis", "beartype.beartype")
+    jaxtyping.install_import_hook("minivis", "annotation_checker.check")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -5,10 +5,15 @@ import pytest
 import torch
 
 from minivis.boxes import cxcywh_to_xyxy, generalized_box_iou
+from minivis.positions import SinePositions
 
 
 def test_true_annotations_pass():
     assert generalized_box_iou(torch.rand(2, 4), torch.rand(3, 4)).shape == (2, 3)
+
+
+def test_a_whole_number_is_a_float():
+    assert SinePositions(8, temperature=20).temperature == 20
 
 
 @pytest.mark.parametrize(
