@@ -65,6 +65,10 @@ def train(
     except KeyboardInterrupt:
         typer.echo(f"stopped; the same command with --resume goes on from the last state in {out}", err=True)
         raise typer.Exit(130) from None
+    except FloatingPointError as error:
+        kept = f"; {out}/state.pt is from before that" if (out / "state.pt").exists() else ""
+        typer.echo(f"minivis: {error}{kept}", err=True)
+        raise typer.Exit(1) from None
     if int(os.environ.get("RANK", 0)) == 0:
         typer.echo(table(metrics) + f"weights: {out}")
 
@@ -166,6 +170,8 @@ def evaluation_data(model: Any, data: Path | None, split: str, bad_items: Any) -
         raise ValueError("the checkpoint does not say what it was trained on: name a folder with --data")
     if source == "scenes" and split == "val":
         return ShippedScenes(shipped_scenes_file(), image_transform=model.image_transform)
+    if source == "scenes" and split == "val":
+        return load_shipped_scenes()
     if source == "scenes":
         return Scenes(split, image_transform=model.image_transform)
     return CocoDetection(source, split, model.categories, transform=model.image_transform, bad_items=bad_items)
@@ -204,11 +210,11 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("minivis").setLevel(logging.INFO)
     try:
         app(arguments)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError) as error:
         if os.environ.get("MINIVIS_TRACEBACK"):
             raise
         typer.echo(f"minivis: {error}", err=True)
-        sys.exit(1 if isinstance(error, FloatingPointError) else 2)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

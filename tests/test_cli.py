@@ -196,8 +196,16 @@ def test_the_environment_can_ask_for_the_traceback(monkeypatch):
 def test_a_run_that_diverges_says_where_and_exits_with_1(tmp_path, monkeypatch, capsys):
     from minivis.training.detection import DetectionTask
 
-    original = DetectionTask.loss
-    monkeypatch.setattr(DetectionTask, "loss", lambda *a: tuple(x * float("nan") if i == 0 else x for i, x in
-                                                                enumerate(original(*a))))  # fmt: skip
-    assert minivis("train", "detr-mini", "--out", tmp_path / "run", "--steps", 2, "--cpu", *settings()) == 1
-    assert "minivis: step 1: the loss is nan" in capsys.readouterr().err
+    original, calls = DetectionTask.loss, []
+
+    def spoilt(*arguments):
+        loss, values = original(*arguments)
+        calls.append(loss)
+        return loss * (float("nan") if len(calls) == 2 else 1.0), values
+
+    monkeypatch.setattr(DetectionTask, "loss", spoilt)
+    run = ["train", "detr-mini", "--out", tmp_path / "run", "--steps", 3, "--cpu", *settings("save_every=1")]
+    assert minivis(*run) == 1
+    shown = capsys.readouterr().err
+    assert "minivis: step 2: the loss is nan" in shown
+    assert "state.pt is from before that" in shown

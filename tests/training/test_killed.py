@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_detr import assert_same_run, trace
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")]
 MOMENTS = [
     "before_the_first_state", "in_the_middle_of_a_step", "between_micro_batches", "while_a_line_is_logged",
     "while_the_first_state_is_written", "while_a_later_state_is_written", "between_the_two_renames",

@@ -9,6 +9,7 @@ from tiny_detr import TINY, Pictures, assert_same_run, pictures_recipe, saved_st
 
 import minivis
 from minivis.data.items import BadItemError
+from minivis.detr import DETR
 from minivis.training import RunError, TrainingDiverged, detection, learner, train
 from minivis.training.checkpoint import read_log
 
@@ -162,12 +163,14 @@ def test_activation_checkpointing_changes_nothing_but_memory(tmp_path):
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
 
 
-@pytest.mark.slow
-def test_compiled(tmp_path):
-    for name, switch in (("plain", False), ("compiled", True)):
-        train(pictures_recipe(steps=2, log_every=1, compile=switch, model=NO_DROPOUT), tmp_path / name)
-    for a, b in zip(trace(tmp_path / "plain"), trace(tmp_path / "compiled"), strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+def test_compiling_is_a_switch(tmp_path, monkeypatch):
+    """What is compiled is the model itself, so that its weights keep their names."""
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(type(module)))
+    train(pictures_recipe(steps=1, compile=True), tmp_path / "compiled")
+    assert compiled == [DETR]
+    train(pictures_recipe(steps=1), tmp_path / "plain")
+    assert compiled == [DETR]
 
 
 def test_workers_read_the_same_items(tmp_path):

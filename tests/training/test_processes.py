@@ -9,6 +9,8 @@ import pytest
 import torch
 from tiny_detr import trace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
