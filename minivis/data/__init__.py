@@ -15,6 +15,10 @@ _EXPORTS = {
     "DetrAugment": "augment",
     "Scenes": "scenes",
     "World": "scenes",
+    "captions": "scenes",
+    "describe": "scenes",
+    "load_shipped_scenes": "scenes",
+    "render": "scenes",
 }
 __all__ = sorted(_EXPORTS)
 
