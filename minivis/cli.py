@@ -170,8 +170,6 @@ def evaluation_data(model: Any, data: Path | None, split: str, bad_items: Any) -
         raise ValueError("the checkpoint does not say what it was trained on: name a folder with --data")
     if source == "scenes" and split == "val":
         return ShippedScenes(shipped_scenes_file(), image_transform=model.image_transform)
-    if source == "scenes" and split == "val":
-        return load_shipped_scenes()
     if source == "scenes":
         return Scenes(split, image_transform=model.image_transform)
     return CocoDetection(source, split, model.categories, transform=model.image_transform, bad_items=bad_items)
