@@ -21,7 +21,8 @@ def postprocess(
         image_sizes: (height, width) in pixels of each image that the boxes are to be given in.
 
     Returns:
-        For each image `scores` (Q,), `labels` (Q,) and `boxes` (Q, 4) as (left, top, right, bottom) in pixels.
+        For each image `scores` (Q,), `labels` (Q,) and `boxes` (Q, 4) as (left, top, right, bottom) in pixels. A box may
+        reach beyond the image, as it does where published results were measured.
     """
     probability = outputs["pred_logits"].float().softmax(-1)
     scores, labels = probability[..., :-1].max(-1)
@@ -30,6 +31,5 @@ def postprocess(
     boxes = cxcywh_to_xyxy(outputs["pred_boxes"].float())
     boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
     height, width = torch.as_tensor(image_sizes, device=boxes.device).unbind(-1)
-    corners = torch.stack([width, height, width, height], dim=-1)[:, None, :].float()
-    boxes = (boxes * corners).minimum(corners).clamp(min=0)
+    boxes = boxes * torch.stack([width, height, width, height], dim=-1)[:, None, :]
     return [{"scores": s, "labels": c, "boxes": b} for s, c, b in zip(scores, labels, boxes, strict=True)]

@@ -24,15 +24,13 @@ def test_against_plain_loops(seed, sizes):
             probability = outputs["pred_logits"][i, q].softmax(0).tolist()[:-1]
             cx, cy, w, h = outputs["pred_boxes"][i, q].tolist()
             box = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
-            clipped = [min(max(v, 0), 1) * s for v, s in zip(box, (width, height) * 2, strict=True)]
-            expected.append((max(probability), probability.index(max(probability)), clipped))
+            pixels = [v * s for v, s in zip(box, (width, height) * 2, strict=True)]
+            expected.append((max(probability), probability.index(max(probability)), pixels))
         expected.sort(key=lambda detection: -detection[0])
         assert result["scores"].tolist() == pytest.approx([score for score, _, _ in expected], abs=1e-5)
         assert result["labels"].tolist() == [label for _, label, _ in expected]
         for box, (_, _, by_hand) in zip(result["boxes"].tolist(), expected, strict=True):
             assert box == pytest.approx(by_hand, abs=1e-3)
-        assert (result["boxes"][:, 2:] <= torch.tensor([width, height])).all()
-        assert (result["boxes"] >= 0).all()
 
 
 def test_no_object_is_never_the_answer_and_nothing_is_left_out():
