@@ -30,6 +30,11 @@ def test_a_picture_has_its_text_in_both_places(shown):
     assert picture.size == (30, 20) and picture.convert("RGB").getpixel((3, 3)) == (255, 0, 0)
 
 
+def test_a_picture_is_at_most_as_wide_as_a_page(shown):
+    data, _ = shown(Image.new("RGB", (2000, 600)), "a black field")
+    assert Image.open(io.BytesIO(data["image/png"])).size == (900, 270)
+
+
 def test_a_figure_is_drawn_and_closed(shown):
     figure, axes = plt.subplots()
     axes.plot([0, 1], [0, 1])

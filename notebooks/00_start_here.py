@@ -1,0 +1,274 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Start here: a detector that answers with a set
+#
+# **Time:** about 15 minutes to read; the cells run in under a minute on two CPU cores.
+# **You need:** Python and a little PyTorch. No GPU, no network, no download.
+#
+# When you have finished this page you can
+#
+# 1. say what DETR takes in and what it gives back, shape by shape;
+# 2. read its answer for a picture: queries, scores, "no object";
+# 3. read the number that detectors are compared by, and say what it hides;
+# 4. name three things this detector cannot do, because you have seen it fail.
+
+# %% [markdown]
+# ## What this course is
+#
+# Three ideas changed how machines see, and all three are built on the same attention.
+#
+# | model | the idea | supervision |
+# | --- | --- | --- |
+# | **DETR** | an image is a sentence of patches, and its objects are a *set* that is predicted in one go | boxes and classes |
+# | **CLIP** | a picture and its caption should point in the same direction | captions |
+# | **DINO** | a network can teach itself, if two simple tricks keep it from going silent | none |
+#
+# Each is taught in the same way: build the idea by hand, see it inside a trained model, take it away and watch
+# what breaks. The package `minivis` holds the real models. What you train here in minutes is the same code as the
+# full-size model on GPUs, with another configuration.
+#
+# The course is being written. This page, and the detector under it, are what is finished today.
+
+# %% [markdown]
+# ## Setup
+#
+# On Colab the next cell installs the package. Elsewhere it only says what it found.
+
+# %% tags=["nbval-ignore-output"]
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("minivis") is None and "google.colab" in sys.modules:
+    address = "git+https://github.com/minivis/minivis"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", address], check=True)
+
+import torch
+import torchvision
+
+import minivis
+
+SEED = 0
+torch.manual_seed(SEED)
+device = "cuda" if torch.cuda.is_available() else "cpu"
+print(f"minivis {minivis.__version__}, torch {torch.__version__}, torchvision {torchvision.__version__}")
+print(f"device: {device}, seed: {SEED}")
+
+# %% [markdown]
+# ## The payoff first
+#
+# `detr-mini` is a DETR with about two million parameters. It was trained on two CPU cores, on pictures like these: coloured shapes
+# on photographed ground. `load` gives the model in evaluation mode. The 500 scenes below were never trained on.
+
+# %%
+from minivis.data.scenes import load_shipped_scenes
+
+model = minivis.load("detr-mini").to(device)
+scenes = load_shipped_scenes()
+
+print("classes:", ", ".join(model.class_names))
+print("scenes: ", len(scenes))
+
+# %% [markdown]
+# A model takes a batch of images and gives a dictionary. Look at the shapes before anything else.
+
+# %%
+batch = scenes.prepare(scenes.collate([scenes[i] for i in range(6)]), device)
+
+with torch.inference_mode():
+    outputs = model(batch.images)
+
+for name in ("pred_logits", "pred_boxes"):
+    print(f"{name:12} {tuple(outputs[name].shape)}")
+
+# %% [markdown]
+# | symbol | here | meaning |
+# | --- | --- | --- |
+# | $B$ | 6 | images in the batch |
+# | $Q$ | 25 | **object queries**: slots that each may report one object |
+# | $K$ | 6 | classes; there is one output more, for "no object" |
+# | 4 | 4 | a box: centre x, centre y, width, height, in fractions of the image |
+#
+# So the answer for one image is 25 pairs of a class and a box. There is no list of anchors, no sliding window, and nothing that
+# removes duplicates afterwards. Most of the 25 say "no object".
+#
+# **Predict before you run.** The second scene below has a handful of shapes. How many of the 25 queries will be surer than 50 % of a shape?
+# And will two queries claim the same shape?
+#
+# <details><summary>An answer to check yourself against</summary>
+#
+# About as many as there are shapes. Duplicates are rare: the queries talk to each other before they answer, and in training only one
+# query is rewarded for each object. Notebook 04 is about exactly that.
+# </details>
+
+# %%
+from minivis.detr import postprocess
+from minivis.evaluation.draw import draw_detections, draw_grid
+from minivis.widgets import show
+
+sizes = [target["original_size"] for target in batch.targets]
+detections = postprocess(outputs, sizes)
+pictures = [scenes.image_transform.denormalise(image).cpu() for image in batch.images.pixels]
+
+drawn = [
+    draw_detections(picture, found, model.class_names, threshold=0.5)
+    for picture, found in zip(pictures, detections, strict=True)
+]
+show(
+    draw_grid(drawn, columns=3),
+    "Six scenes of coloured shapes on textured ground; around nearly every shape lies one box with its class and score.",
+)
+
+# %% [markdown]
+# ## One image, all 25 answers
+#
+# A picture with a threshold hides most of the answer. Here are the 25 scores of the second scene, the surest first.
+
+# %%
+import matplotlib.pyplot as plt
+
+scores = detections[1]["scores"].cpu()
+true_objects = len(batch.targets[1]["labels"])
+
+figure, axes = plt.subplots(figsize=(7, 2.6))
+axes.bar(range(len(scores)), scores, color=["#0072B2" if s >= 0.5 else "#999999" for s in scores])
+axes.axvline(true_objects - 0.5, color="#D55E00", linestyle="--", label=f"objects in the scene: {true_objects}")
+axes.set(xlabel="queries, the surest first", ylabel="score of the best class", ylim=(0, 1))
+axes.legend()
+show(figure, "Bars of 25 scores: as many are near one as the scene has objects, and the others are near zero.")
+
+# %% [markdown]
+# The scores fall off a cliff, and the cliff stands where the number of objects says. The model was never told this number.
+#
+# ## One number for 500 pictures
+#
+# Detectors are compared by **average precision** (AP). A detection is right if it has the right class and overlaps a true box enough.
+# Enough means an IoU (overlap divided by union) above 0.50, and then 0.55, and so on up to 0.95; AP is the mean over these ten.
+
+# %%
+from minivis.evaluation.detection import evaluate_detection
+
+metrics = evaluate_detection(model, scenes, max_images=200, progress=False)
+assert metrics["AP50"] > 0.9 and metrics["AP"] > 0.65
+
+for name in ("AP50", "AP75", "AP", "AP_small", "AP_medium"):
+    print(f"{name:10} {metrics[name]:.2f}")
+
+# %% [markdown]
+# Read the rows against each other. At an IoU of 0.50 nearly everything is found. At 0.75 boxes must be tighter, and some are not. Small
+# objects (COCO's rule: less than 32 × 32 pixels) are worse than medium ones: one pixel of error is a larger part of a small box.
+#
+# AP hides as much as it tells. It does not say *which* objects are missed. So look.
+
+# %% [markdown]
+# ## Where it fails
+#
+# These are the scenes in which the model is surest of something that overlaps no object of that class. White dashes are the truth.
+
+# %%
+from minivis.boxes import box_iou, cxcywh_to_xyxy
+
+
+def surest_mistake(found, target):
+    """The highest score of a detection that overlaps no object of its class by half."""
+    height, width = target["original_size"]
+    true = cxcywh_to_xyxy(target["boxes"]) * torch.tensor([width, height, width, height], device=target["boxes"].device)
+    same_class = found["labels"][:, None] == target["labels"][None, :]
+    overlap = torch.where(same_class, box_iou(found["boxes"], true), 0.0)
+    wrong = overlap.max(dim=1).values < 0.5
+    return float(found["scores"][wrong].max()) if wrong.any() else 0.0
+
+
+examples = []
+for start in range(0, 200, 50):
+    batch = scenes.prepare(scenes.collate([scenes[i] for i in range(start, start + 50)]), device)
+    with torch.inference_mode():
+        found = postprocess(model(batch.images), [target["original_size"] for target in batch.targets])
+    for pixels, one, target in zip(batch.images.pixels, found, batch.targets, strict=True):
+        examples.append((surest_mistake(one, target), pixels.cpu(), one, target))
+
+examples.sort(key=lambda example: example[0], reverse=True)
+drawn = [
+    draw_detections(scenes.image_transform.denormalise(pixels), found, model.class_names, threshold=0.5, target=target)
+    for _, pixels, found, target in examples[:3]
+]
+show(draw_grid(drawn, columns=3), "Three scenes with mistakes: shapes that are hidden in part, or crowded together.")
+
+# %% [markdown]
+# Crowds and hidden shapes: where two shapes touch, one query must decide which pixels are whose, from a map of 8 × 8 cells.
+#
+# ## A photograph
+#
+# The model has never seen a photograph of a thing. Here is one of a cup of coffee: a round cup on a round saucer. What will it say?
+
+# %%
+from PIL import Image
+from skimage import data
+
+photograph = Image.fromarray(data.coffee())
+side = min(photograph.size)
+photograph = photograph.crop((0, 0, side, side)).resize((128, 128), Image.Resampling.LANCZOS)
+
+with torch.inference_mode():
+    outputs = model([model.image_transform(photograph).to(device)])
+found = postprocess(outputs, [(128, 128)])[0]
+picture = draw_detections(photograph, {k: v.cpu() for k, v in found.items()}, model.class_names, threshold=0.2)
+show(picture, "A photograph of a cup of coffee, with what the detector reports above a score of 0.2.")
+
+# %% [markdown]
+# Whatever it reports, it reports in the only words it has: six shapes. It cannot say "cup". It cannot say "I have never seen this". A
+# detector knows its training world, and "no object" means *none of my classes*, not *nothing there*.
+#
+# Three things, then, that this detector cannot do:
+#
+# - name a class that it was not trained on (CLIP will, in notebook 07);
+# - see detail below the resolution of its feature map (notebook 05 measures it);
+# - report more objects than it has queries (notebook 04 shows it).
+#
+# ## How it was made
+#
+# The checkpoint's card says all of it: recipe, seed, steps, time, kind of machine, and the metrics on all 500 scenes.
+
+# %%
+card = model.card
+training, recipe = card["training"], card["recipe"]
+print(f"recipe {recipe['name']}: {training['steps']} steps of {recipe['batch_size']} images")
+print(f"trained for {training['seconds'] / 60:.0f} minutes: {training['machine']}")
+print(f"AP {card['metrics']['AP']:.3f}, AP50 {card['metrics']['AP50']:.3f} on {card['metrics']['images']} scenes")
+
+# %% [markdown]
+# You can make your own, with another seed or other settings, from a terminal:
+#
+# ```
+# minivis train detr-mini --out runs/mine
+# minivis eval runs/mine
+# ```
+#
+# ## Try it
+#
+# 1. Draw the scenes 6 to 11 with a threshold of 0.1 instead of 0.5. What appears? (2 minutes)
+# 2. Turn the photograph upside down, or give it to the model at 256 pixels. Does the answer change? Why might it? (5 minutes)
+# 3. `minivis.record_attention(model)` keeps every attention map while the model runs. Find the shape of
+#    `maps["transformer.decoder.layers.2.cross_attn"]`, and say what each of its four axes is. (5 minutes)
+#
+# <details><summary>What to expect</summary>
+#
+# 1. Fainter second guesses: the other class of a shape that is hard to tell, or a shifted box of the same shape.
+# 2. It usually does. The model has learned what shapes look like at one size and mostly upright, and nothing else.
+# 3. (images, 8 heads, 25 queries, 64 cells): how much each query reads from each cell of the 8 × 8 map.
+# </details>
+#
+# ## In short
+#
+# - DETR answers with a fixed number of (class, box) pairs, most of them "no object".
+# - Nothing removes duplicates: the training does that, by matching one query to each object.
+# - AP is a mean over classes and over how strict "found" is. Look at the mistakes as well.
+#
+# **Reference.** Carion, Massa, Synnaeve, Usunier, Kirillov, Zagoruyko: *End-to-End Object Detection with Transformers*, ECCV 2020.
