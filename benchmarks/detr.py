@@ -12,15 +12,16 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from common import Row, arguments, machine, medians, report
 from torch import nn
 
 CLASSES, QUERIES, LAYERS = 91, 100, 6
 MIB = 2**20
+CLEAR_REFS = Path("/proc/self/clear_refs")
 
 Step = Callable[[], Any]
 
@@ -38,6 +39,9 @@ def reference_model() -> nn.Module:
         num_queries=QUERIES,
         decoder_layers=LAYERS,
         auxiliary_loss=True,
+        dropout=0.1,
+        attention_dropout=0.1,  # as in the paper's code; its default here is none
+        activation_dropout=0.1,
     )
     model = DetrForObjectDetection(config)
     for module in model.modules():  # random features would grow in each block; trained ones do not
@@ -120,16 +124,17 @@ def their_loss(model: nn.Module, size: tuple[int, int], device: str) -> Step:
     return lambda: model(pixels, pixel_mask=(~padding_mask).long(), labels=targets).loss
 
 
-def training_rows(size: tuple[int, int], device: str, repeats: int) -> list[Row]:
-    """Seconds of a training step in fp32 and bf16, and on a GPU what it waits for and needs."""
-    ours, theirs = both_models(device)
+def training_rows(
+    ours: nn.Module, theirs: nn.Module, size: tuple[int, int], device: str, repeats: int
+) -> list[Row]:
+    """Seconds of a training step in fp32 and bf16, and on a GPU how often it waits."""
     steps = {
         (side, precision): training_step(model, loss(model, size, device), device, precision == "bf16")
         for (side, model, loss) in (("ours", ours, our_loss), ("theirs", theirs, their_loss))
         for precision in ("fp32", "bf16")
     }
     seconds = medians(steps, repeats, wait=waiter(device))
-    name = f"training step, 2 images of {size[1]}x{size[0]}"
+    name = f"training step, {shape(size)}"
     rows = [
         Row(f"{name}, fp32", seconds["ours", "fp32"], seconds["theirs", "fp32"], "s"),
         Row(f"{name}, bf16", seconds["ours", "bf16"], seconds["theirs", "bf16"], "s"),
@@ -141,14 +146,15 @@ def training_rows(size: tuple[int, int], device: str, repeats: int) -> list[Row]
     return rows
 
 
-def inference_rows(size: tuple[int, int], device: str, repeats: int) -> list[Row]:
-    """Seconds from pixels to boxes, for two images."""
-    ours, theirs = both_models(device)
+def inference_rows(
+    ours: nn.Module, theirs: nn.Module, size: tuple[int, int], device: str, repeats: int
+) -> list[Row]:
+    """Seconds from pixels to logits and boxes, for two images."""
+    from minivis.images import ImageBatch
+
     ours.eval()
     theirs.eval()
     pixels, padding_mask = random_images(size, device)
-    from minivis.images import ImageBatch
-
     rows = []
     for precision in ("fp32", "bf16"):
 
@@ -161,8 +167,7 @@ def inference_rows(size: tuple[int, int], device: str, repeats: int) -> list[Row
             "theirs": lambda run=run: run(lambda: theirs(pixels, pixel_mask=(~padding_mask).long())),
         }
         seconds = medians(sides, repeats, wait=waiter(device))
-        name = f"inference, 2 images of {size[1]}x{size[0]}, {precision}"
-        rows.append(Row(name, seconds["ours"], seconds["theirs"], "s"))
+        rows.append(Row(f"inference, {shape(size)}, {precision}", seconds["ours"], seconds["theirs"], "s"))
     return rows
 
 
@@ -175,6 +180,14 @@ def criterion_rows(device: str, repeats: int) -> list[Row]:
 
     criterion = SetCriterion(CLASSES, HungarianMatcher()).to(device)
     config = DetrConfig(num_labels=CLASSES, auxiliary_loss=True, decoder_layers=LAYERS)
+
+    def our_criterion(logits: torch.Tensor, boxes: torch.Tensor, targets: list[dict]) -> torch.Tensor:
+        layers = [{"pred_logits": c, "pred_boxes": b} for c, b in zip(logits, boxes, strict=True)]
+        return criterion.weighted_sum(criterion(layers[-1] | {"aux_outputs": layers[:-1]}, targets))
+
+    def their_criterion(logits: torch.Tensor, boxes: torch.Tensor, targets: list[dict]) -> torch.Tensor:
+        return ForObjectDetectionLoss(logits[-1], targets, device, boxes[-1], config, logits, boxes)[0]
+
     rows = []
     for images, objects in ((2, 7), (16, 20), (64, 20)):
         targets = random_targets(images, objects, device)
@@ -183,35 +196,32 @@ def criterion_rows(device: str, repeats: int) -> list[Row]:
         boxes = torch.rand(LAYERS, images, QUERIES, 4, generator=generator)
         logits, boxes = logits.to(device).requires_grad_(), boxes.to(device).requires_grad_()
 
-        def ours(logits: torch.Tensor = logits, boxes: torch.Tensor = boxes, targets: list = targets) -> None:
-            layers = [{"pred_logits": c, "pred_boxes": b} for c, b in zip(logits, boxes, strict=True)]
-            outputs = layers[-1] | {"aux_outputs": layers[:-1]}
-            criterion.weighted_sum(criterion(outputs, targets)).backward()
+        def gradients(loss: Callable, inputs: tuple = (logits, boxes), targets: list = targets) -> None:
+            torch.autograd.grad(loss(*inputs, targets), inputs)
 
-        def theirs(
-            logits: torch.Tensor = logits, boxes: torch.Tensor = boxes, targets: list = targets
-        ) -> None:
-            loss, *_ = ForObjectDetectionLoss(logits[-1], targets, device, boxes[-1], config, logits, boxes)
-            loss.backward()
-
-        seconds = medians({"ours": ours, "theirs": theirs}, repeats, wait=waiter(device))
+        sides = {
+            "ours": lambda run=gradients: run(our_criterion),
+            "theirs": lambda run=gradients: run(their_criterion),
+        }
+        seconds = medians(sides, repeats, wait=waiter(device))
         name = f"matcher and criterion, {images} images, {objects} objects each"
         rows.append(Row(name, 1000 * seconds["ours"], 1000 * seconds["theirs"], "ms"))
     return rows
 
 
-def memory_rows(size: tuple[int, int], device: str) -> list[Row]:
+def memory_rows(size: tuple[int, int], device: str, precisions: tuple[str, ...]) -> list[Row]:
     """MiB that training takes at its peak, above the weights; each figure from a process of its own."""
+    if device == "cpu" and not CLEAR_REFS.exists():
+        print("peak memory on a CPU is measured on Linux only", file=sys.stderr)
+        return []
     rows = []
-    for precision in ("fp32", "bf16"):
+    for precision in precisions:
         peaks = []
         for side in ("ours", "theirs"):
             command = [sys.executable, __file__, "--peak-memory-of", side, precision, *map(str, size)]
             command += ["--device", device, "--threads", str(torch.get_num_threads())]
             peaks.append(float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
-        rows.append(
-            Row(f"peak memory of training, 2 images of {size[1]}x{size[0]}, {precision}", *peaks, "MiB")
-        )
+        rows.append(Row(f"peak memory of training, {shape(size)}, {precision}", *peaks, "MiB"))
     return rows
 
 
@@ -220,19 +230,22 @@ def peak_memory(side: str, precision: str, size: tuple[int, int], device: str) -
     ours, theirs = both_models(device)
     model, loss = (ours, our_loss) if side == "ours" else (theirs, their_loss)
     step = training_step(model, loss(model, size, device), device, precision == "bf16")
-    if device != "cpu":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
+    if device == "cpu":
+        CLEAR_REFS.write_text("5")  # from now on VmHWM is the peak of what follows
+        before = status_mib("VmRSS")
     else:
-        before = psutil.Process().memory_info().rss
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() / MIB
     step()
     step()
-    if device != "cpu":
-        return (torch.cuda.max_memory_allocated() - before) / MIB
-    import resource  # POSIX only
+    peak = status_mib("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated() / MIB
+    return peak - before
 
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before) / MIB
+
+def status_mib(name: str) -> float:
+    """A figure of Linux's account of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
 def waits(step: Step) -> int:
@@ -249,6 +262,10 @@ def waits(step: Step) -> int:
     return sum("synchroniz" in str(warning.message) for warning in caught)
 
 
+def shape(size: tuple[int, int]) -> str:
+    return f"2 images of {size[1]}x{size[0]}"
+
+
 def waiter(device: str) -> Callable[[], None]:
     return torch.cuda.synchronize if device != "cpu" else lambda: None
 
@@ -263,12 +280,13 @@ def main() -> None:
         side, precision, *size = options.peak_memory_of
         print(peak_memory(side, precision, tuple(map(int, size)), options.device))
         return
-    size, repeats = ((320, 320), 2) if options.quick else ((512, 640), 7)
+    size, repeats = ((224, 224), 2) if options.quick else ((512, 640), 7)
+    models = both_models(options.device)
     rows = [
-        *training_rows(size, options.device, repeats),
-        *inference_rows(size, options.device, repeats),
-        *criterion_rows(options.device, 3 * repeats),
-        *memory_rows(size, options.device),
+        *training_rows(*models, size, options.device, repeats),
+        *inference_rows(*models, size, options.device, repeats + 1),
+        *criterion_rows(options.device, repeats + 1),
+        *memory_rows(size, options.device, ("fp32",) if options.quick else ("fp32", "bf16")),
     ]
     report("DETR-R50, this package and transformers", rows, machine(options.device), options.json)
 
