@@ -21,8 +21,8 @@ def postprocess(
         image_sizes: (height, width) in pixels of each image that the boxes are to be given in.
 
     Returns:
-        For each image `scores` (Q,), `labels` (Q,) and `boxes` (Q, 4) as (left, top, right, bottom) in pixels. A box may
-        reach beyond the image, as it does where published results were measured.
+        For each image `scores` (Q,), `labels` (Q,) and `boxes` (Q, 4) as (left, top, right, bottom) in pixels. A
+        box may reach beyond the image, as it does where published results were measured.
     """
     probability = outputs["pred_logits"].float().softmax(-1)
     scores, labels = probability[..., :-1].max(-1)

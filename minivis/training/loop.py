@@ -192,7 +192,8 @@ def publish(folder: Path, learner: Learner, run: dict[str, Any], accelerator: Ac
     if not accelerator.is_main_process:
         return
     cuda = accelerator.device.type == "cuda"
-    kind = torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    kind = torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"
     card = learner.task.card(learner.average) | {
         "recipe": learner.recipe.to_dict(),
         "seed": learner.recipe.seed,

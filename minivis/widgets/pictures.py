@@ -6,7 +6,6 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-
 PAGE_WIDTH = 900  # pixels; a notebook shows nothing wider, and a repository need not carry it
 
 
