@@ -163,8 +163,14 @@ def evaluate_detection(
         # Images of equal size side by side, to go through the model together; the largest come first.
         sizes = [(image["height"], image["width"]) for image in truth["images"]]
         indices = sorted(indices, key=lambda i: sizes[i], reverse=True)
-    share = indices[rank::processes]
-    loader = DataLoader(dataset, batch_size, sampler=share, collate_fn=dataset.collate, num_workers=workers)
+    loader = DataLoader(
+        dataset,
+        batch_size,
+        sampler=indices[rank::processes],
+        collate_fn=dataset.collate,
+        num_workers=workers,
+        generator=torch.Generator(),  # its own, so that training goes on as if it had not been evaluated
+    )
     results, seen = [], []
     with _evaluation_mode(model), torch.inference_mode():
         for raw in tqdm(loader, "evaluating", leave=False, disable=not progress or rank > 0):

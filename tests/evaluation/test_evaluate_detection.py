@@ -190,6 +190,13 @@ def test_every_module_gets_its_mode_back(folder):
     assert model.training and not model.frozen.training
 
 
+def test_training_goes_on_as_if_it_had_not_been_evaluated(folder):
+    dataset = CocoDetection(folder, "val", transform=PLAIN)
+    before = torch.get_rng_state()
+    evaluate_detection(Oracle(dataset), dataset, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def evaluate_in_process(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
