@@ -68,7 +68,8 @@ def test_boxes_and_masks_stay_on_their_objects(sample, seed):
                 outline = found_by_colour(
                     target["masks"][kept.index(label)].byte().expand(3, -1, -1) * 255, colour
                 )
-                assert (outline - seen).abs().max() <= 2
+                # Masks are resized to the nearest pixel, twice: a pixel of the smaller picture is several of this.
+                assert (outline - seen).abs().max() <= 5
             else:
                 assert (box[2:] - box[:2]).min() < 2
         else:
