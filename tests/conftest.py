@@ -21,6 +21,15 @@ if CHECKED:
     jaxtyping.install_import_hook("minivis", "annotation_checker.check")
 
 
+if importlib.util.find_spec("hypothesis"):
+    from hypothesis import settings
+
+    # New examples at every run are for those who watch; a run that decides gives the same answer twice.
+    settings.register_profile("repeatable", derandomize=True, deadline=None)
+    if os.environ.get("CI"):
+        settings.load_profile("repeatable")
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     return f"minivis: annotations are {'checked' if CHECKED else 'NOT checked (beartype is not installed)'}"
 
