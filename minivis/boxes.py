@@ -35,15 +35,13 @@ def paired_generalized_box_iou(
     A box without area is allowed: its IoU is 0, and its GIoU tells how far away it is (0 if the hull has no area
     either). Gradients stay finite.
     """
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a.unbind(-1), b.unbind(-1)
     # I = overlap of a and b, U = their union, C = the smallest box around both.
-    overlap_size = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(
-        min=0
-    )
-    overlap = overlap_size[..., 0] * overlap_size[..., 1]
-    hull_size = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    hull = hull_size[..., 0] * hull_size[..., 1]
-    area_a, area_b = ((box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]) for box in (a, b))
-    union = area_a + area_b - overlap
+    overlap = (torch.minimum(ax1, bx1) - torch.maximum(ax0, bx0)).clamp(min=0)
+    overlap = overlap * (torch.minimum(ay1, by1) - torch.maximum(ay0, by0)).clamp(min=0)
+    union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - overlap
+    hull = torch.maximum(ax1, bx1) - torch.minimum(ax0, bx0)
+    hull = hull * (torch.maximum(ay1, by1) - torch.minimum(ay0, by0))
     # GIoU = I / U − (C − U) / C; in place of areas of zero, that of a square whose side is lost in rounding
     # (with the smallest float the gradient, of size 1 / tiny, would overflow).
     tiny = torch.finfo(union.dtype).eps ** 2
@@ -54,4 +52,6 @@ def generalized_box_iou(
     a: Float[Tensor, "*#any n 4"], b: Float[Tensor, "*#any m 4"]
 ) -> Float[Tensor, "*any n m"]:
     """GIoU of every box of `a` with every box of `b`, both `xyxy`; what comes before n and m broadcasts."""
+    # Each coordinate side by side in memory: on a CPU everything after it is several times as fast.
+    a, b = (boxes.movedim(-1, 0).contiguous().movedim(0, -1) for boxes in (a, b))
     return paired_generalized_box_iou(a[..., :, None, :], b[..., None, :, :])

@@ -63,7 +63,11 @@ class ResNetBackbone(nn.Module):
                 part.requires_grad_(False)
 
     def forward(self, images: ImageBatch) -> list[FeatureMap]:
-        x = self.body.conv1(images.pixels)
+        pixels = images.pixels
+        if torch.is_autocast_enabled(pixels.device.type):
+            # The layout that convolutions are fastest in. In fp32 the reference's own stays, for its very rounding.
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        x = self.body.conv1(pixels)
         x = self.body.maxpool(self.body.relu(self.body.bn1(x)))
         maps = []
         for stage in (self.body.layer1, self.body.layer2, self.body.layer3, self.body.layer4):

@@ -122,9 +122,10 @@ class SetCriterion(nn.Module):
         loss = ce.view(target_class.shape).sum((1, 2)) / normalisers.class_weights
 
         with torch.no_grad():
-            last = matched.layer == len(logits) - 1
-            wrong = logits[matched.layer, matched.image, matched.query].argmax(-1) != labels
-            error = 100 * (wrong & last).sum() / last.sum().clamp(min=1)
+            pairs = len(labels) // len(logits)  # of one layer, as of any other
+            image, query, true = (index[-pairs:] for index in (matched.image, matched.query, labels))
+            wrong = logits[-1, image, query].argmax(-1) != true
+            error = 100 * wrong.sum() / max(pairs, 1)
         return {"loss_ce": loss, "class_error": error[None]}
 
     def loss_boxes(self, logits, boxes, targets, matched, normalisers) -> dict[str, Float[Tensor, " layers"]]:
@@ -142,7 +143,7 @@ class SetCriterion(nn.Module):
         self, logits, boxes, targets, matched, normalisers
     ) -> dict[str, Float[Tensor, " layers"]]:
         """How far the number of predicted objects is from the true number: for people to read, without gradient."""
-        predicted = (logits.argmax(-1) != self.num_classes).sum(-1).float()
+        predicted = (logits.amax(-1) > logits[..., -1]).sum(-1).float()
         true = torch.tensor([float(len(target["labels"])) for target in targets]).to(
             logits.device, non_blocking=True
         )
@@ -181,14 +182,10 @@ class SetCriterion(nn.Module):
 
 def joined_pairs(matchings: list[Matching], targets: list[dict], device: torch.device) -> Matched:
     """All layers' matchings as four index tensors, sent to the device at once."""
-    offsets = [0]
-    for target in targets[:-1]:
-        offsets.append(offsets[-1] + len(target["labels"]))
-    pairs = [
-        torch.stack(
-            [torch.full_like(query, layer), torch.full_like(query, image), query, target + offsets[image]]
-        )
-        for layer, matching in enumerate(matchings)
-        for image, (query, target) in enumerate(matching)
-    ]
-    return Matched(*torch.cat(pairs, dim=1).to(device, non_blocking=True))
+    pairs = torch.tensor([len(query) for query, _ in matchings[0]])  # of each image; the same in every layer
+    objects = torch.tensor([len(target["labels"]) for target in targets])
+    layer = torch.arange(len(matchings)).repeat_interleave(pairs.sum())
+    image = torch.arange(len(targets)).repeat_interleave(pairs).repeat(len(matchings))
+    query, target = (torch.cat(side) for side in zip(*(p for m in matchings for p in m), strict=True))
+    first = objects.cumsum(0) - objects  # where an image's objects begin among all
+    return Matched(*torch.stack([layer, image, query, target + first[image]]).to(device, non_blocking=True))

@@ -1,5 +1,6 @@
 """One prediction for every object, one object for at most one prediction, at the least total cost (section 3.1)."""
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
@@ -55,15 +56,14 @@ class HungarianMatcher:
         cost = self.cost(logits, boxes, pad_targets(targets, num_classes, boxes.device))
         # One column more: 0, or NaN if the prediction is not finite. It looks at images without objects too.
         probe = 0 * (logits.float().sum(-1) + boxes.float().sum(-1))
-        cost = torch.cat([cost, probe[..., None]], dim=-1).cpu()  # the one wait
+        cost = torch.cat([cost, probe[..., None]], dim=-1).cpu().numpy()  # the one wait
 
-        if not cost.isfinite().all():
+        if not np.isfinite(cost).all():
             explain_broken_targets(targets, num_classes)
-            layer, image = (~cost.isfinite()).nonzero()[0, :2].tolist()
+            layer, image, *_ = np.argwhere(~np.isfinite(cost))[0].tolist()
             raise FloatingPointError(
                 f"the predictions of decoder layer {layer} for image {image_name(targets, image)} are not finite"
             )
-        cost = cost.numpy()
         counts = [len(target["labels"]) for target in targets]
         return [
             [
@@ -88,7 +88,7 @@ class HungarianMatcher:
         labels = targets.labels[None, :, None, :].expand(layers, -1, queries, -1)
         of_class = probability.gather(-1, labels)
         boxes = boxes.float()
-        distance = (boxes[..., :, None, :] - targets.boxes[:, None, :, :]).abs().sum(-1)
+        distance = torch.cdist(boxes, targets.boxes.expand(layers, -1, -1, -1), p=1)
         giou = generalized_box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets.boxes)[None])
         cost = self.cost_bbox * distance - self.cost_class * of_class - self.cost_giou * giou
         return cost.masked_fill(targets.broken[:, None, :], float("nan"))
