@@ -56,6 +56,7 @@ notebooks: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(RUN) ruff check .
+	$(RUN) ruff format --check minivis tests tools benchmarks
 
 wheel: $(INSTALLED)
 	$(RUN) build --wheel --no-isolation

@@ -38,7 +38,9 @@ def train(
     initial: Annotated[
         str | None, typer.Option("--from", help='Checkpoint to start from, or "none".', metavar="CHECKPOINT")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/RECIPE].", metavar="DIR")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder [default: runs/RECIPE].", metavar="DIR")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Updates of the weights.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     settings: Annotated[
@@ -103,7 +105,9 @@ def evaluate(
 def predict(
     checkpoint: CheckpointArgument,
     images: Annotated[list[Path], typer.Argument(help="Picture files.", metavar="IMAGE...")],
-    out: Annotated[Path, typer.Option(help="Gets a picture with boxes for each, and predictions.json.", metavar="DIR")],
+    out: Annotated[
+        Path, typer.Option(help="Gets a picture with boxes for each, and predictions.json.", metavar="DIR")
+    ],
     threshold: Annotated[float, typer.Option(help="The least score that is drawn; the JSON has all.")] = 0.5,
     cpu: CpuOption = False,
 ) -> None:
@@ -172,7 +176,9 @@ def evaluation_data(model: Any, data: Path | None, split: str, bad_items: Any) -
         return ShippedScenes(shipped_scenes_file(), image_transform=model.image_transform)
     if source == "scenes":
         return Scenes(split, image_transform=model.image_transform)
-    return CocoDetection(source, split, model.categories, transform=model.image_transform, bad_items=bad_items)
+    return CocoDetection(
+        source, split, model.categories, transform=model.image_transform, bad_items=bad_items
+    )
 
 
 def image_ids(paths: list[Path]) -> list[int]:

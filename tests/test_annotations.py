@@ -17,7 +17,8 @@ def test_a_whole_number_is_a_float():
 
 
 @pytest.mark.parametrize(
-    "boxes", [torch.zeros(2, 5), torch.ones(2, 4, dtype=torch.int64), torch.zeros(2, 4).numpy(), [[0, 0, 1, 1]]]
+    "boxes",
+    [torch.zeros(2, 5), torch.ones(2, 4, dtype=torch.int64), torch.zeros(2, 4).numpy(), [[0, 0, 1, 1]]],
 )
 def test_false_ones_are_caught(boxes):
     with pytest.raises(jaxtyping.TypeCheckError):

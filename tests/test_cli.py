@@ -33,7 +33,12 @@ def settings(*more):
 def mini(tmp_path_factory):
     """A checkpoint: a mini model after two steps on scenes."""
     folder = tmp_path_factory.mktemp("cli") / "mini"
-    assert minivis("train", "detr-mini", "--out", folder, "--steps", 2, "--seed", 5, "--cpu", *settings("lr=1e-4")) == 0
+    assert (
+        minivis(
+            "train", "detr-mini", "--out", folder, "--steps", 2, "--seed", 5, "--cpu", *settings("lr=1e-4")
+        )
+        == 0
+    )
     return folder
 
 
@@ -84,7 +89,10 @@ def test_train_writes_a_run(mini, capsys):
     assert card["seed"] == 5
     assert card["training"]["steps"] == 2
     assert card["recipe"]["lr"] == 1e-4
-    assert minivis("train", "detr-mini", "--out", mini, "--steps", 2, "--seed", 5, "--cpu", *settings("lr=1e-4")) == 2
+    assert (
+        minivis("train", "detr-mini", "--out", mini, "--steps", 2, "--seed", 5, "--cpu", *settings("lr=1e-4"))
+        == 2
+    )
     assert "add --resume" in capsys.readouterr().err
     arguments = ["train", "detr-mini", "--out", mini, "--seed", 5, "--cpu", "--resume", *settings("lr=1e-4")]
     assert minivis(*arguments, "--steps", 3) == 2
@@ -107,7 +115,17 @@ def test_eval_prints_a_table_or_one_json_object(mini, folder, capsys):
 
 def test_finetune_and_eval_on_ones_own_folder(mini, folder, tmp_path, capsys, caplog):
     out = tmp_path / "run"
-    few = ["--steps", 2, "--set", "batch_size=2", "--set", "shortest_edge=40", "--set", "longest_edge=60", "--cpu"]
+    few = [
+        "--steps",
+        2,
+        "--set",
+        "batch_size=2",
+        "--set",
+        "shortest_edge=40",
+        "--set",
+        "longest_edge=60",
+        "--cpu",
+    ]
     few += ["--set", "num_queries=9"]
     arguments = ["train", "detr-finetune", "--data", folder, "--from", mini, "--out", out, *few]
     assert minivis(*arguments, "--bad-items", "stop") == 2
@@ -161,7 +179,11 @@ def test_predict_goes_on_after_a_picture_that_cannot_be_read(mini, folder, tmp_p
     shown = capsys.readouterr().err
     assert "nowhere.png: there is no such file" in shown
     assert "text.jpg: the picture cannot be read" in shown
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["0001-4.png", "0001.png", "predictions.json"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "0001-4.png",
+        "0001.png",
+        "predictions.json",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +194,10 @@ def test_predict_goes_on_after_a_picture_that_cannot_be_read(mini, folder, tmp_p
         (["train", "detr-r50-coco", "--from", "none"], "features explode"),
         (["train", "detr-finetune"], "--data"),
         (["train", "detr-finetune", "--data", "/nowhere", "--from", "none"], "/nowhere does not exist"),
-        (["train", "detr-finetune", "--data", "x", "--from", "no-such-folder"], "no checkpoint 'no-such-folder'"),
+        (
+            ["train", "detr-finetune", "--data", "x", "--from", "no-such-folder"],
+            "no checkpoint 'no-such-folder'",
+        ),
         (["eval", "no-such-folder"], "no checkpoint 'no-such-folder'"),
         (["predict", "no-such-folder", "a.png", "--out", "x"], "no checkpoint 'no-such-folder'"),
     ],

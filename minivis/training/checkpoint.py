@@ -39,7 +39,9 @@ class RunFolder:
         RunError: if there is a run and `resume` is False, or if it is a run of another recipe.
     """
 
-    def __init__(self, folder: str | Path, recipe: dict[str, Any], resume: bool = False, main: bool = True) -> None:
+    def __init__(
+        self, folder: str | Path, recipe: dict[str, Any], resume: bool = False, main: bool = True
+    ) -> None:
         self.folder, self.main = Path(folder), main
         self.state_path, self.previous_path = self.folder / "state.pt", self.folder / "state.previous.pt"
         self.metrics_path, recipe_path = self.folder / "metrics.jsonl", self.folder / "recipe.json"
@@ -84,7 +86,9 @@ class RunFolder:
             try:
                 return torch.load(path, map_location=device, weights_only=True)
             except Exception as error:  # a damaged file raises whatever the reader stumbled over
-                logger.warning("%s cannot be read (%s)", path, str(error).splitlines()[0] if str(error) else error)
+                logger.warning(
+                    "%s cannot be read (%s)", path, str(error).splitlines()[0] if str(error) else error
+                )
         if paths:
             raise RunError(f"no state in {self.folder} can be read; start anew in another folder")
         return None
@@ -100,7 +104,9 @@ class RunFolder:
     def _cut_log(self, step: int) -> None:
         """Removes what was logged after `step`, a half-written line included."""
         if self.metrics_path.exists():
-            kept = "".join(json.dumps(entry) + "\n" for entry in read_log(self.folder) if entry["step"] <= step)
+            kept = "".join(
+                json.dumps(entry) + "\n" for entry in read_log(self.folder) if entry["step"] <= step
+            )
             write_atomically(self.metrics_path, kept.encode())
 
 

@@ -45,7 +45,11 @@ class DetectionTask:
         self.initial = load(recipe.initial) if pretrained else None
         self.dataset, self.validation = self._data()
 
-        weights = {"loss_ce": recipe.class_weight, "loss_bbox": recipe.l1_weight, "loss_giou": recipe.giou_weight}
+        weights = {
+            "loss_ce": recipe.class_weight,
+            "loss_bbox": recipe.l1_weight,
+            "loss_giou": recipe.giou_weight,
+        }
         matcher = HungarianMatcher(recipe.match_class, recipe.match_l1, recipe.match_giou)
         self.criterion = SetCriterion(len(self.dataset.categories), matcher, weights, recipe.no_object_weight)
         self.read = self.asked = 0  # images
@@ -151,7 +155,9 @@ class DetectionTask:
 
     def summary(self) -> str:
         everyones = BadItems()
-        everyones.items = dict.fromkeys(gather_object(list(self.bad_items.items)))  # of all processes, each once
+        everyones.items = dict.fromkeys(
+            gather_object(list(self.bad_items.items))
+        )  # of all processes, each once
         return everyones.summary() if everyones.count else ""
 
 

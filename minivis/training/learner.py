@@ -20,7 +20,11 @@ class Learner:
         self.model = task.build_model().to(device).train()
         self.average = copy.deepcopy(self.model) if recipe.ema else self.model
         self.optimizer = torch.optim.AdamW(
-            task.parameter_groups(self.model), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=True
+            task.parameter_groups(self.model),
+            recipe.lr,
+            recipe.betas,
+            weight_decay=recipe.weight_decay,
+            fused=True,
         )
         for group in self.optimizer.param_groups:
             group["full_lr"] = group["lr"]

@@ -106,7 +106,10 @@ def train(
             images_per_second = meter.images_per_second() * accelerator.num_processes
             means = meter.read()  # raises if a step was not finite, so nothing below is made of one
             run |= {"step": step, "seconds": time.perf_counter() - begin}
-            rates = {"lr": recipe.lr * recipe.lr_factor(step), "images_per_second": round(images_per_second, 2)}
+            rates = {
+                "lr": recipe.lr * recipe.lr_factor(step),
+                "images_per_second": round(images_per_second, 2),
+            }
             folder.log({"step": step, **means, **rates, "seconds": round(run["seconds"], 2)})
             show.show_loss(step, means["loss"], images_per_second)
             if evaluate:
@@ -135,7 +138,9 @@ def train(
 
 def start_accelerator(cpu: bool) -> Accelerator:
     """The device, and the processes that a launcher has started. The precision is the recipe's, not the launcher's."""
-    timeout = InitProcessGroupKwargs(timeout=timedelta(hours=2))  # while one process evaluates more than the others
+    timeout = InitProcessGroupKwargs(
+        timeout=timedelta(hours=2)
+    )  # while one process evaluates more than the others
     accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[timeout])
     launched = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_PORT" in os.environ
     if launched and accelerator.num_processes == 1:
@@ -193,7 +198,11 @@ def publish(folder: Path, learner: Learner, run: dict[str, Any], accelerator: Ac
         return
     cuda = accelerator.device.type == "cuda"
     threads = torch.get_num_threads()
-    kind = torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"
+    kind = (
+        torch.cuda.get_device_name()
+        if cuda
+        else f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"
+    )
     card = learner.task.card(learner.average) | {
         "recipe": learner.recipe.to_dict(),
         "seed": learner.recipe.seed,

@@ -36,7 +36,9 @@ class Meter:
     def add(self, loss: Tensor, values: dict[str, Tensor]) -> None:
         """A micro-batch's part of the step."""
         absent = torch.zeros_like(loss)
-        self.row = self.row + torch.stack([loss, *(values.get(name, absent) for name in self.names[1:-1])]).detach()
+        self.row = (
+            self.row + torch.stack([loss, *(values.get(name, absent) for name in self.names[1:-1])]).detach()
+        )
 
     def close_step(self, grad_norm: Tensor, accelerator: Accelerator) -> None:
         """The step is complete: its numbers become the mean over the processes."""
@@ -100,7 +102,11 @@ class Progress:
             self.bar.set_postfix_str(text, refresh=False)
         elif self.enabled:
             left = (time.perf_counter() - self.started) / (step - self.first) * (self.steps - step)
-            print(f"step {step}/{self.steps}: {text}, {tqdm.format_interval(left)} left", file=sys.stderr, flush=True)
+            print(
+                f"step {step}/{self.steps}: {text}, {tqdm.format_interval(left)} left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def show_metric(self, step: int, name: str, value: float) -> None:
         self.metric = f", {name} {value:.3f}"

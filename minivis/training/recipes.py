@@ -42,7 +42,9 @@ class Recipe:
 
     precision: Literal["no", "bf16"] = "no"
     compile: bool = False
-    checkpoint_activations: bool = False  # compute activations again in the backward pass: less memory, more time
+    checkpoint_activations: bool = (
+        False  # compute activations again in the backward pass: less memory, more time
+    )
 
     workers: int = 0  # processes that read data, for each training process
     log_every: int = 50
@@ -54,7 +56,9 @@ class Recipe:
             if getattr(self, field) < 1:
                 raise ValueError(f"{self.name}: {field} must be at least 1, got {getattr(self, field)}")
         if self.schedule == "step" and self.drop_at is None:
-            raise ValueError(f'{self.name}: schedule "step" needs drop_at, the step where the learning rate falls')
+            raise ValueError(
+                f'{self.name}: schedule "step" needs drop_at, the step where the learning rate falls'
+            )
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"{self.name}: ema is a decay between 0 and 1, or none; got {self.ema}")
 
@@ -91,7 +95,9 @@ class DetrRecipe(Recipe):
     model: DETRConfig  # its num_classes is replaced by the data's; where a checkpoint is the start, its model is used
     initial: str | None = None  # a checkpoint, or "imagenet" (for the backbone); None: from nothing
     num_queries: int | None = None  # None: as the model or the checkpoint has it
-    freeze: tuple[str, ...] = ()  # parts of the model that stay as they are: "backbone", "transformer.encoder"
+    freeze: tuple[
+        str, ...
+    ] = ()  # parts of the model that stay as they are: "backbone", "transformer.encoder"
 
     backbone_lr: float | None = None  # None: lr
     class_weight: float = 1.0  # of the losses
@@ -105,7 +111,9 @@ class DetrRecipe(Recipe):
     categories: Literal["dense", "coco"] = "dense"  # labels without gaps, or label = category id
     augment: Literal["paper"] | None = None  # with its lengths in pixels in proportion to shortest_edge / 800
     colour: float = 0.0  # strength of the change of colours in an augmented picture
-    shortest_edge: int | None = None  # pixels of a picture's short side; None: as it is, or as the checkpoint has it
+    shortest_edge: int | None = (
+        None  # pixels of a picture's short side; None: as it is, or as the checkpoint has it
+    )
     longest_edge: int | None = None
     eval_images: int | None = None  # evaluate on the first so many only, while training; None: all
 
@@ -199,7 +207,9 @@ RECIPES: dict[str, Recipe] = {
 def get_recipe(name: str) -> Recipe:
     """The recipe of that name; ValueError, naming the closest one, if there is none."""
     if name not in RECIPES:
-        raise ValueError(f"there is no recipe {name!r}{_closest(name, RECIPES)}; there are {', '.join(RECIPES)}")
+        raise ValueError(
+            f"there is no recipe {name!r}{_closest(name, RECIPES)}; there are {', '.join(RECIPES)}"
+        )
     return RECIPES[name]
 
 

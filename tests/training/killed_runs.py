@@ -125,7 +125,9 @@ def run(folder, arrange=None, resume=False):
 
 def cut_and_die():
     """In the process that resumes: killed when the log is being cut."""
-    checkpoint.write_atomically = at_call(2, checkpoint.write_atomically, kill_self)  # the first writes the recipe
+    checkpoint.write_atomically = at_call(
+        2, checkpoint.write_atomically, kill_self
+    )  # the first writes the recipe
 
 
 def main(root):

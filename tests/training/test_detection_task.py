@@ -20,7 +20,12 @@ def checkpoint(folder, categories=TWO, edge=48):
     torch.manual_seed(1)
     model = build_detr(MODEL)
     transform = ImageTransform(shortest_edge=edge, longest_edge=2 * edge)
-    card = {"categories": categories.to_dict(), "image_transform": transform.to_dict(), "recipe": {}, "seed": 0}
+    card = {
+        "categories": categories.to_dict(),
+        "image_transform": transform.to_dict(),
+        "recipe": {},
+        "seed": 0,
+    }
     save_checkpoint(model, folder, {**card, "metrics": {}, "training": {}})
     return model
 
@@ -104,7 +109,9 @@ def test_a_batch_of_which_nothing_could_be_read_has_zero_loss_and_zero_gradients
     loss.backward()
     assert (loss.item(), values) == (0.0, {})
     gradients = {name: p.grad for name, p in model.named_parameters()}
-    assert all(gradient is not None for gradient in gradients.values()), "processes would wait for one another"
+    assert all(gradient is not None for gradient in gradients.values()), (
+        "processes would wait for one another"
+    )
     assert all((gradient == 0).all() for gradient in gradients.values())
 
 

@@ -79,7 +79,9 @@ def test_a_run_in_parts_is_the_run_in_one(tmp_path):
 
     original = learner.update_average
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner, "update_average", lambda a, m, d, step: stop() if step == 5 else original(a, m, d, step))
+        patch.setattr(
+            learner, "update_average", lambda a, m, d, step: stop() if step == 5 else original(a, m, d, step)
+        )
         with pytest.raises(Stop):
             train(recipe, tmp_path / "parts")
     assert saved_state(tmp_path / "parts")["run"]["step"] == 4
@@ -96,7 +98,10 @@ def test_accumulated_steps_equal_whole_ones(tmp_path):
     """The class loss's weighted mean included, and with a part whose pictures are all empty."""
     whole = pictures_recipe(steps=3, lr=1e-6, log_every=1, model=NO_DROPOUT)
     empty = seeds_of_step(whole, 8, step=2)[2:]
-    train(pictures_recipe(Pictures(8, empty), steps=3, lr=1e-6, log_every=1, model=NO_DROPOUT), tmp_path / "whole")
+    train(
+        pictures_recipe(Pictures(8, empty), steps=3, lr=1e-6, log_every=1, model=NO_DROPOUT),
+        tmp_path / "whole",
+    )
     train(
         pictures_recipe(Pictures(8, empty), steps=3, lr=1e-6, log_every=1, model=NO_DROPOUT, accumulate=2),
         tmp_path / "parts",

@@ -16,7 +16,12 @@ def test_settings_take_the_type_of_their_field():
     ])  # fmt: skip
     assert (recipe.lr, recipe.steps, recipe.betas, recipe.ema) == (2e-4, 1000, (0.9, 0.95), None)
     assert type(recipe.steps) is int
-    assert (recipe.compile, recipe.data, recipe.schedule, recipe.seed) == (True, "some/folder", "constant", -1)
+    assert (recipe.compile, recipe.data, recipe.schedule, recipe.seed) == (
+        True,
+        "some/folder",
+        "constant",
+        -1,
+    )
     assert recipe.freeze == ("backbone", "transformer.encoder")
     assert (recipe.model.d_model, recipe.model.backbone_channels) == (64, (8, 16))
     assert recipe.num_queries == 200
@@ -49,7 +54,9 @@ def test_a_setting_that_is_wrong_is_named(setting, message):
 
 
 def test_an_unknown_recipe_is_named_with_the_closest():
-    with pytest.raises(ValueError, match=r"no recipe 'detr-min' \(did you mean 'detr-mini'\?\); there are detr-mini, "):
+    with pytest.raises(
+        ValueError, match=r"no recipe 'detr-min' \(did you mean 'detr-mini'\?\); there are detr-mini, "
+    ):
         get_recipe("detr-min")
 
 
@@ -67,7 +74,12 @@ def test_the_full_recipe_is_the_papers():
     epoch = 118_287 // 64
     assert (recipe.batch_size, recipe.steps, recipe.drop_at) == (64, 300 * epoch, 200 * epoch)
     assert (recipe.lr, recipe.backbone_lr, recipe.weight_decay, recipe.clip_norm) == (1e-4, 1e-5, 1e-4, 0.1)
-    assert (recipe.class_weight, recipe.l1_weight, recipe.giou_weight, recipe.no_object_weight) == (1, 5, 2, 0.1)
+    assert (recipe.class_weight, recipe.l1_weight, recipe.giou_weight, recipe.no_object_weight) == (
+        1,
+        5,
+        2,
+        0.1,
+    )
     assert recipe.lr_factor(1) == recipe.lr_factor(200 * epoch) == 1
     assert recipe.lr_factor(200 * epoch + 1) == recipe.lr_factor(300 * epoch) == pytest.approx(0.1)
 
