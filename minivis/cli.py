@@ -89,7 +89,8 @@ def evaluate(
     """Average precision of a checkpoint, on the generated scenes or on --data."""
     import minivis
     from minivis.data.items import BadItems
-    from minivis.evaluation.detection import evaluate_detection, json_safe
+    from minivis.evaluation.detection import evaluate_detection
+    from minivis.pretrained.checkpoint import json_safe
 
     model, items = minivis.load(checkpoint), BadItems(bad_items)
     dataset = evaluation_data(model, data, split, items)

@@ -22,7 +22,11 @@ class FeatureMap(NamedTuple):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Normalises every image by itself: batches may be small, and several processes agree."""
+    """Normalises every image by itself: batches may be small, and several processes agree.
+
+    Its mean and spread are of the whole map, padding included. So a picture padded to the size of a larger one is
+    seen a little differently than alone; `evaluate_detection` therefore puts only pictures of one size together.
+    """
     return nn.GroupNorm(min(32, channels // 4), channels)
 
 

@@ -206,6 +206,10 @@ class Transformer(nn.Module):
         norm_between_layers: bool = False,
     ):
         super().__init__()
+        if num_decoder_layers < 1:
+            raise ValueError(
+                f"the queries' answers come from the decoder: it needs a layer, got {num_decoder_layers}"
+            )
         layer = (d_model, nhead, dim_feedforward, dropout, activation, normalize_before)
         self.encoder = TransformerEncoder(
             [TransformerEncoderLayer(*layer) for _ in range(num_encoder_layers)],

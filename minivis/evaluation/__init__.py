@@ -1,6 +1,6 @@
 """How good a model is, by the rules of its field, and pictures of what it finds."""
 
-from minivis.evaluation.detection import detection_metrics, evaluate_detection, json_safe, results_of
+from minivis.evaluation.detection import detection_metrics, evaluate_detection, results_of
 from minivis.evaluation.draw import draw_detections, draw_grid, draw_targets
 
 __all__ = [
@@ -9,6 +9,5 @@ __all__ = [
     "draw_grid",
     "draw_targets",
     "evaluate_detection",
-    "json_safe",
     "results_of",
 ]

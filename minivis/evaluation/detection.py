@@ -199,13 +199,6 @@ def evaluate_detection(
     return {**metrics, "images": len(kept), "seconds": time.perf_counter() - start}
 
 
-def json_safe(value: Any) -> Any:
-    """The same metrics with None for nan, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: json_safe(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def _mean(values: np.ndarray) -> float:
     """The mean of what is defined: COCO writes -1 where there is no object to find."""
     defined = values[values > -1]

@@ -71,7 +71,7 @@ def save_checkpoint(
         "config": model.config.to_dict(),
         "minivis": minivis.__version__,
     }
-    text = json.dumps(without_nan(card), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(json_safe(card), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
     folder = Path(folder)
     check_card(json.loads(text), folder / CARD)
@@ -200,12 +200,12 @@ def write_atomically(file: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def without_nan(value: Any) -> Any:
+def json_safe(value: Any) -> Any:
     """JSON has no NaN: a metric that is not defined becomes null."""
     if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
+        return {key: json_safe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
+        return [json_safe(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

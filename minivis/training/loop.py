@@ -26,8 +26,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import minivis
-from minivis.evaluation.detection import json_safe
 from minivis.pretrained import save_checkpoint
+from minivis.pretrained.checkpoint import json_safe
 from minivis.training.checkpoint import RunFolder
 from minivis.training.curves import plot_curves
 from minivis.training.learner import Learner

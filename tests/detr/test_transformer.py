@@ -268,3 +268,8 @@ def test_parameters_of_the_papers_transformer():
     attention, norm, ffn = 4 * (256 * 256 + 256), 2 * 256, 256 * 2048 + 2048 + 2048 * 256 + 256
     encoder, decoder = attention + ffn + 2 * norm, 2 * attention + ffn + 3 * norm
     assert sum(p.numel() for p in model.parameters()) == 6 * (encoder + decoder) + norm
+
+
+def test_a_decoder_without_layers_is_refused():
+    with pytest.raises(ValueError, match="needs a layer, got 0"):
+        Transformer(16, 2, num_decoder_layers=0)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minivis.data.items import Categories
-from minivis.evaluation import detection_metrics, json_safe, results_of
+from minivis.evaluation import detection_metrics, results_of
+from minivis.pretrained.checkpoint import json_safe
 
 CATEGORIES = Categories(names=("cat", "N/A", "dog", "fish"), ids=(7, None, 3, 12))  # gaps, and not in order
 NAN = pytest.approx(math.nan, nan_ok=True)

@@ -15,6 +15,7 @@ from minivis.data.scenes import Scenes
 from minivis.detr import DETRConfig, build_detr
 from minivis.evaluation import detection, evaluate_detection
 from minivis.images import ImageTransform
+from minivis.pretrained.checkpoint import json_safe
 
 SIZES = [(40, 64), (64, 40), (40, 64), (50, 50), (64, 64), (33, 47)]  # (height, width)
 PLAIN = ImageTransform(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -202,7 +203,7 @@ def evaluate_in_process(rank: int, folder: Path) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     dataset = CocoDetection(folder, "val", transform=PLAIN)
     metrics = evaluate_detection(Oracle(dataset, shift=0.02), dataset, batch_size=2, progress=False)
-    (folder / f"metrics{rank}.json").write_text(json.dumps(detection.json_safe(metrics)))
+    (folder / f"metrics{rank}.json").write_text(json.dumps(json_safe(metrics)))
     torch.distributed.destroy_process_group()
 
 
@@ -210,7 +211,7 @@ def evaluate_in_process(rank: int, folder: Path) -> None:
 def test_two_processes_give_the_metrics_of_one(folder):
     (folder / "val" / "0.png").unlink()
     dataset = CocoDetection(folder, "val", transform=PLAIN)
-    alone = detection.json_safe(evaluate_detection(Oracle(dataset, shift=0.02), dataset, progress=False))
+    alone = json_safe(evaluate_detection(Oracle(dataset, shift=0.02), dataset, progress=False))
     assert 0.3 < alone["AP"] < 1
     torch.multiprocessing.spawn(evaluate_in_process, (folder,), nprocs=2)
     for rank in range(2):
