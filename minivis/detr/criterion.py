@@ -46,8 +46,8 @@ class SetCriterion(nn.Module):
         self,
         num_classes: int,
         matcher: HungarianMatcher,
-        weight_dict: dict[str, float | int] = WEIGHTS,
-        eos_coef: float | int = 0.1,
+        weight_dict: dict[str, float] = WEIGHTS,
+        eos_coef: float = 0.1,
         losses: Sequence[str] = ("labels", "boxes", "cardinality"),
     ):
         super().__init__()

@@ -23,7 +23,7 @@ class HungarianMatcher:
     scipy solves each image's problem with a modified Jonker–Volgenant algorithm, O(n³).
     """
 
-    def __init__(self, cost_class: float | int = 1, cost_bbox: float | int = 5, cost_giou: float | int = 2):
+    def __init__(self, cost_class: float = 1, cost_bbox: float = 5, cost_giou: float = 2):
         if cost_class == 0 and cost_bbox == 0 and cost_giou == 0:
             raise ValueError("all three matching weights are 0: every assignment would cost the same")
         self.cost_class = cost_class
