@@ -203,6 +203,7 @@ show(draw_grid(drawn, columns=3), "Three scenes with mistakes: shapes that are h
 
 # %% [markdown]
 # Crowds and hidden shapes: where two shapes touch, one query must decide which pixels are whose, from a map of 8 × 8 cells.
+# There duplicates appear as well: two or three queries claim one shape.
 #
 # ## A photograph
 #
