@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -41,13 +40,15 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def medians(
+def fastest(
     sides: dict[Any, Callable[[], Any]],
     repeats: int,
     warmup: int = 1,
     wait: Callable[[], None] = lambda: None,
 ) -> dict[Any, float]:
-    """The median seconds of each side. They take turns, so that a busy moment of the machine meets them all.
+    """The least seconds of each side: whatever else the machine does only adds to them, as `timeit` says as well.
+
+    The sides take turns, so that a busy minute meets them all.
 
     Args:
         sides: what is timed, by name.
@@ -64,7 +65,7 @@ def medians(
             wait()
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: min(values) for name, values in seconds.items()}
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Row, arguments, machine, medians, report
+from common import Row, arguments, fastest, machine, report
 from torch import nn
 
 CLASSES, QUERIES, LAYERS = 91, 100, 6
@@ -133,7 +133,7 @@ def training_rows(
         for (side, model, loss) in (("ours", ours, our_loss), ("theirs", theirs, their_loss))
         for precision in ("fp32", "bf16")
     }
-    seconds = medians(steps, repeats, wait=waiter(device))
+    seconds = fastest(steps, repeats, wait=waiter(device))
     name = f"training step, {shape(size)}"
     rows = [
         Row(f"{name}, fp32", seconds["ours", "fp32"], seconds["theirs", "fp32"], "s"),
@@ -166,7 +166,7 @@ def inference_rows(
             "ours": lambda run=run: run(lambda: ours(ImageBatch(pixels, padding_mask))),
             "theirs": lambda run=run: run(lambda: theirs(pixels, pixel_mask=(~padding_mask).long())),
         }
-        seconds = medians(sides, repeats, wait=waiter(device))
+        seconds = fastest(sides, repeats, wait=waiter(device))
         rows.append(Row(f"inference, {shape(size)}, {precision}", seconds["ours"], seconds["theirs"], "s"))
     return rows
 
@@ -203,7 +203,7 @@ def criterion_rows(device: str, repeats: int) -> list[Row]:
             "ours": lambda run=gradients: run(our_criterion),
             "theirs": lambda run=gradients: run(their_criterion),
         }
-        seconds = medians(sides, repeats, wait=waiter(device))
+        seconds = fastest(sides, repeats, wait=waiter(device))
         name = f"matcher and criterion, {images} images, {objects} objects each"
         rows.append(Row(name, 1000 * seconds["ours"], 1000 * seconds["theirs"], "ms"))
     return rows
@@ -280,7 +280,7 @@ def main() -> None:
         side, precision, *size = options.peak_memory_of
         print(peak_memory(side, precision, tuple(map(int, size)), options.device))
         return
-    size, repeats = ((224, 224), 2) if options.quick else ((512, 640), 7)
+    size, repeats = ((224, 224), 2) if options.quick else ((512, 640), 10)
     models = both_models(options.device)
     rows = [
         *training_rows(*models, size, options.device, repeats),

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 
 import torch
-from common import arguments, machine, medians
+from common import arguments, fastest, machine
 
 from minivis.data.scenes import DetectionBatch, Scenes, render
 from minivis.detr import HungarianMatcher, SetCriterion, detr_mini
@@ -55,7 +55,7 @@ def main() -> None:
         "training step of detr-mini": step,
     }
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    seconds = medians(sides, repeats=5 if options.quick else 25, wait=wait)
+    seconds = fastest(sides, repeats=5 if options.quick else 25, wait=wait)
 
     facts = machine(device)
     print(f"Generated scenes of {dataset.world.size} px in batches of {BATCH}")

@@ -168,13 +168,13 @@ def recipes(
 def evaluation_data(model: Any, data: Path | None, split: str, bad_items: Any) -> Any:
     """The data set that a detector is evaluated on: `data`, or else what its card says it was trained on."""
     from minivis.data.coco import CocoDetection
-    from minivis.data.scenes import Scenes, ShippedScenes, shipped_scenes_file
+    from minivis.data.scenes import Scenes, load_shipped_scenes
 
     source = data or (model.card.get("recipe") or {}).get("data")
     if source is None:
         raise ValueError("the checkpoint does not say what it was trained on: name a folder with --data")
     if source == "scenes" and split == "val":
-        return ShippedScenes(shipped_scenes_file(), image_transform=model.image_transform)
+        return load_shipped_scenes(image_transform=model.image_transform)
     if source == "scenes":
         return Scenes(split, image_transform=model.image_transform)
     return CocoDetection(

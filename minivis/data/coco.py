@@ -124,6 +124,12 @@ class CocoDetection(Dataset):
     def __len__(self) -> int:
         return len(self.file.file_names)
 
+    @property
+    def most_objects(self) -> int:
+        """How many objects the picture has that has the most of them, crowds left out."""
+        counted = np.concatenate([[0], np.cumsum(~self.file.crowd)])
+        return int(np.diff(counted[self.file.first]).max(initial=0))
+
     def __getitem__(self, key: SupportsIndex | tuple[SupportsIndex, SupportsIndex]) -> CocoItem | BadItem:
         """Item number `index`; the seed in (index, seed) drives its augmentation (0 if there is none)."""
         index, seed = key if isinstance(key, tuple) else (key, 0)

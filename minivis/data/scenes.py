@@ -1,6 +1,6 @@
 """`Scenes`: a generated world of coloured shapes as a detection data set.
 
-A scene is drawn from its seed (`world.py`) and painted in batches on the training device (`render.py`); its
+A scene is drawn from its seed (`world.py`) and painted in batches on the training device (`rendering.py`); its
 boxes and masks are read off the pixels, so they are exact.
 """
 
@@ -14,12 +14,12 @@ from jaxtyping import Int16
 from PIL import Image
 from torch import Tensor
 
-import minivis
 from minivis.boxes import xyxy_to_cxcywh
 from minivis.data.items import Categories, DetectionBatch
-from minivis.data.render import Rendered, render, visible_boxes
+from minivis.data.rendering import Rendered, render, visible_boxes
 from minivis.data.world import STANDARD, Scene, SceneObject, Split, World, captions, describe
 from minivis.images import ImageTransform, as_image_batch
+from minivis.shipped_files import shipped
 
 __all__ = ["STANDARD", "Rendered", "Scene", "SceneBatch", "SceneObject", "Scenes", "ShippedScenes", "Split",
            "World", "captions", "describe", "load_shipped_scenes", "render", "scene_targets"]  # fmt: skip
@@ -49,7 +49,7 @@ class Scenes:
         world: World = STANDARD,
         size: int | None = None,
         masks: bool = False,
-        image_transform: ImageTransform = ImageTransform(),  # noqa: B008 (it is frozen)
+        image_transform: ImageTransform = ImageTransform(),
     ) -> None:
         world.pairs(split)  # raises where the split is empty
         if image_transform.shortest_edge is not None or image_transform.longest_edge is not None:
@@ -188,7 +188,7 @@ class ShippedScenes:
         self,
         file: Path,
         masks: bool = False,
-        image_transform: ImageTransform = ImageTransform(),  # noqa: B008
+        image_transform: ImageTransform = ImageTransform(),
     ) -> None:
         import datasets  # takes seconds, and only this class needs it
 
@@ -240,15 +240,8 @@ class ShippedScenes:
         return coco_ground_truth(images, self.categories)
 
 
-def shipped_scenes_file() -> Path:
-    """`val.parquet`: inside the package in an installed wheel, beside it in a clone."""
-    package = Path(minivis.__file__).parent
-    for folder in (package / "shipped", package.parent / "data"):
-        if (file := folder / "scenes" / "val.parquet").exists():
-            return file
-    raise FileNotFoundError(f"the shipped scenes are missing: expected scenes/val.parquet in {folder}")
-
-
-def load_shipped_scenes(masks: bool = False) -> ShippedScenes:
+def load_shipped_scenes(
+    masks: bool = False, image_transform: ImageTransform = ImageTransform()
+) -> ShippedScenes:
     """The 500 validation scenes that ship with minivis: `Scenes("val")` with its pixels from a file."""
-    return ShippedScenes(shipped_scenes_file(), masks)
+    return ShippedScenes(shipped("scenes/val.parquet"), masks, image_transform)

@@ -1,7 +1,7 @@
 """The world of `Scenes`: what is in a picture, drawn from a seed with NumPy alone.
 
 A `Scene` is a description: a few coloured shapes, painted one over the other, on ground of two or three
-materials. Nothing here makes pixels (`render.py` does), so a description is the same on every machine.
+materials. Nothing here makes pixels (`rendering.py` does), so a description is the same on every machine.
 """
 
 import math

@@ -94,41 +94,48 @@ class SetCriterion(nn.Module):
                 f"expected {self.num_classes + 1} class logits ({self.num_classes} classes and no object), "
                 f"got {outputs['pred_logits'].shape[-1]}"
             )
-        matchings = self.matcher.match_layers(layers, targets)
         logits = torch.stack([layer["pred_logits"] for layer in layers]).float()
         boxes = torch.stack([layer["pred_boxes"] for layer in layers]).float()
+        log_probability = logits.log_softmax(-1)
+        matchings = self.matcher.match_layers(log_probability, boxes, targets)
         if normalisers is None:
             normalisers = self.normalisers([targets], logits.shape[2])
         matched = joined_pairs(matchings, targets, logits.device)
 
         losses = {}
         for name in self.losses:
-            for key, per_layer in self.available[name](logits, boxes, targets, matched, normalisers).items():
-                losses[key] = per_layer[-1]
-                losses |= {f"{key}_{i}": value for i, value in enumerate(per_layer[:-1])}
+            for key, per_layer in self.available[name](
+                log_probability, boxes, targets, matched, normalisers
+            ).items():
+                *earlier, losses[key] = per_layer.unbind()
+                losses |= {f"{key}_{i}": value for i, value in enumerate(earlier)}
         return losses
 
-    def loss_labels(self, logits, boxes, targets, matched, normalisers) -> dict[str, Float[Tensor, " _"]]:
+    def loss_labels(
+        self, log_probability, boxes, targets, matched, normalisers
+    ) -> dict[str, Float[Tensor, " _"]]:
         """Cross-entropy of every query: L = Σ w(c) · (−log p(c)) / Σ w(c), where w is `eos_coef` for no object, else 1.
 
         Beside it, of the last layer alone, how many of the matched queries are not surest of the right class, in %.
         """
-        target_class = torch.full(logits.shape[:3], self.num_classes, device=logits.device)
+        target_class = torch.full(log_probability.shape[:3], self.num_classes, device=log_probability.device)
         labels = torch.cat([target["labels"] for target in targets])[matched.target]
         target_class[matched.layer, matched.image, matched.query] = labels
-        ce = F.cross_entropy(
-            logits.flatten(0, 2), target_class.flatten(), self.class_weight, reduction="none"
+        ce = F.nll_loss(
+            log_probability.flatten(0, 2), target_class.flatten(), self.class_weight, reduction="none"
         )
         loss = ce.view(target_class.shape).sum((1, 2)) / normalisers.class_weights
 
         with torch.no_grad():
-            pairs = len(labels) // len(logits)  # of one layer, as of any other
+            pairs = len(labels) // len(log_probability)  # of one layer, as of any other
             image, query, true = (index[-pairs:] for index in (matched.image, matched.query, labels))
-            wrong = logits[-1, image, query].argmax(-1) != true
+            wrong = log_probability[-1, image, query].argmax(-1) != true
             error = 100 * wrong.sum() / max(pairs, 1)
         return {"loss_ce": loss, "class_error": error[None]}
 
-    def loss_boxes(self, logits, boxes, targets, matched, normalisers) -> dict[str, Float[Tensor, " layers"]]:
+    def loss_boxes(
+        self, log_probability, boxes, targets, matched, normalisers
+    ) -> dict[str, Float[Tensor, " layers"]]:
         """L1 = Σ ‖b − b*‖₁ / N and GIoU loss = Σ (1 − GIoU(b, b*)) / N over the matched pairs; N counts true boxes."""
         predicted = boxes[matched.layer, matched.image, matched.query]
         true = torch.cat([target["boxes"] for target in targets]).float()[matched.target]
@@ -140,12 +147,12 @@ class SetCriterion(nn.Module):
 
     @torch.no_grad()
     def loss_cardinality(
-        self, logits, boxes, targets, matched, normalisers
+        self, log_probability, boxes, targets, matched, normalisers
     ) -> dict[str, Float[Tensor, " layers"]]:
         """How far the number of predicted objects is from the true number: for people to read, without gradient."""
-        predicted = (logits.amax(-1) > logits[..., -1]).sum(-1).float()
+        predicted = (log_probability.amax(-1) > log_probability[..., -1]).sum(-1).float()
         true = torch.tensor([float(len(target["labels"])) for target in targets]).to(
-            logits.device, non_blocking=True
+            log_probability.device, non_blocking=True
         )
         return {"cardinality_error": (predicted - true).abs().mean(-1)}
 

@@ -40,22 +40,31 @@ class HungarianMatcher:
         Returns:
             For each image `(query_idx, target_idx)`, int64 on the CPU, query_idx rising, min(Q, N) pairs.
         """
-        return self.match_layers([outputs], targets)[0]
+        log_probability = outputs["pred_logits"][None].float().log_softmax(-1)
+        return self.match_layers(log_probability, outputs["pred_boxes"][None].float(), targets)[0]
 
     @torch.no_grad()
-    def match_layers(self, layers: list[dict], targets: list[dict]) -> list[Matching]:
+    def match_layers(
+        self,
+        log_probability: Float[Tensor, "layers batch queries classes"],
+        boxes: Float[Tensor, "layers batch queries 4"],
+        targets: list[dict],
+    ) -> list[Matching]:
         """The matchings of several decoder layers, with a single wait for the device.
+
+        Args:
+            log_probability: log softmax of the logits, which the class loss needs as well.
+            boxes: (cx, cy, w, h) in 0..1.
+            targets: as above.
 
         Raises:
             ValueError: if a target is broken; it names image and annotation.
             FloatingPointError: if a prediction is not finite; it names layer and image.
         """
-        logits = torch.stack([layer["pred_logits"] for layer in layers])
-        boxes = torch.stack([layer["pred_boxes"] for layer in layers])
-        num_classes = logits.shape[-1] - 1
-        cost = self.cost(logits, boxes, pad_targets(targets, num_classes, boxes.device))
+        num_classes = log_probability.shape[-1] - 1
+        cost = self.cost(log_probability, boxes, pad_targets(targets, num_classes, boxes.device))
         # One column more: 0, or NaN if the prediction is not finite. It looks at images without objects too.
-        probe = 0 * (logits.float().sum(-1) + boxes.float().sum(-1))
+        probe = 0 * (log_probability.sum(-1) + boxes.sum(-1))
         cost = torch.cat([cost, probe[..., None]], dim=-1).cpu().numpy()  # the one wait
 
         if not np.isfinite(cost).all():
@@ -75,7 +84,7 @@ class HungarianMatcher:
 
     def cost(
         self,
-        logits: Float[Tensor, "layers batch queries classes"],
+        log_probability: Float[Tensor, "layers batch queries classes"],
         boxes: Float[Tensor, "layers batch queries 4"],
         targets: PaddedTargets,
     ) -> Float[Tensor, "layers batch queries objects"]:
@@ -83,11 +92,9 @@ class HungarianMatcher:
 
         Images with fewer objects than the largest have columns of no meaning at the end.
         """
-        layers, _, queries, _ = logits.shape
-        probability = logits.float().softmax(-1)
+        layers, _, queries, _ = log_probability.shape
         labels = targets.labels[None, :, None, :].expand(layers, -1, queries, -1)
-        of_class = probability.gather(-1, labels)
-        boxes = boxes.float()
+        of_class = log_probability.gather(-1, labels).exp()
         distance = torch.cdist(boxes, targets.boxes.expand(layers, -1, -1, -1), p=1)
         giou = generalized_box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets.boxes)[None])
         cost = self.cost_bbox * distance - self.cost_class * of_class - self.cost_giou * giou

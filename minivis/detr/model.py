@@ -140,6 +140,8 @@ def build_detr(config: DETRConfig) -> DETR:
         backbone = SmallConvBackbone(config.backbone_channels, config.backbone_blocks)
     else:
         backbone = ResNetBackbone(config.backbone, config.backbone_norm, config.dilation)
+    for unread in backbone.stages[config.feature_level :][1:]:  # no gradient would reach them
+        unread.requires_grad_(False)
     transformer = Transformer(
         config.d_model,
         config.num_heads,

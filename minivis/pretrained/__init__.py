@@ -4,9 +4,10 @@ model = minivis.load("detr-mini")       # shipped; or a local folder, or a hub i
 model.class_names, model.image_transform, model.card
 """
 
-from minivis.pretrained.checkpoint import CheckpointError, save_checkpoint, shipped, shipped_checkpoints
+from minivis.pretrained.checkpoint import CheckpointError, save_checkpoint, shipped_checkpoints
 from minivis.pretrained.huggingface import from_transformers, to_transformers
 from minivis.pretrained.load import load
+from minivis.shipped_files import shipped
 
 __all__ = [
     "CheckpointError",

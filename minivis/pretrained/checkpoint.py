@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ import minivis
 from minivis.data.items import Categories
 from minivis.detr import DETR, DETRConfig, build_detr
 from minivis.images import ImageTransform
+from minivis.shipped_files import shipped_folder
 
 FORMAT = 1  # of the folder; a change that older code would misread makes it 2
 WEIGHTS, CARD = "model.safetensors", "card.json"
@@ -209,30 +209,6 @@ def json_safe(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def shipped_folder() -> Path:
-    """What ships with minivis: inside the package in an installed wheel, beside it in a clone."""
-    package = Path(minivis.__file__).parent
-    inside = package / "shipped"
-    return inside if inside.is_dir() else package.parent / "data"
-
-
-def shipped(name: str) -> Path:
-    """The path of something that ships with minivis: "detr-mini", "scenes", …"""
-    root = shipped_folder()
-    path = root / name
-    if not path.exists() or not name:
-        there = sorted(p.name for p in root.iterdir() if not p.name.startswith(".")) if root.is_dir() else []
-        raise FileNotFoundError(
-            f"nothing called {name!r} ships with minivis; {root} has {', '.join(there)}{near(name, there)}"
-        )
-    return path
-
-
 def shipped_checkpoints() -> list[str]:
     """The names `load` knows by itself."""
     return sorted(file.parent.name for file in shipped_folder().glob(f"*/{CARD}"))
-
-
-def near(name: str, known: list[str]) -> str:
-    matches = get_close_matches(name, known)
-    return f" (did you mean {' or '.join(matches)}?)" if matches else ""

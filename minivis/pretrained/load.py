@@ -11,11 +11,10 @@ from minivis.pretrained.checkpoint import (
     WEIGHTS,
     CheckpointError,
     load_checkpoint,
-    near,
-    shipped,
     shipped_checkpoints,
 )
 from minivis.pretrained.huggingface import CONFIG, INDEX, PREPROCESSING, load_huggingface
+from minivis.shipped_files import near, shipped
 
 logger = logging.getLogger("minivis")
 

@@ -1,6 +1,7 @@
 """Training a DETR: its model, data and losses, as the loop wants them."""
 
 import dataclasses
+import logging
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,8 @@ from minivis.evaluation.detection import evaluate_detection
 from minivis.images import ImageTransform
 from minivis.pretrained import load
 from minivis.training.recipes import DetrRecipe
+
+logger = logging.getLogger("minivis")
 
 
 class StepSize(NamedTuple):
@@ -78,7 +81,7 @@ class DetectionTask:
         config = dataclasses.replace(
             config,
             num_classes=len(self.dataset.categories),
-            num_queries=recipe.num_queries or config.num_queries,
+            num_queries=self._num_queries(config.num_queries),
             aux_loss=recipe.model.aux_loss,
         )
         self.num_queries = config.num_queries
@@ -95,6 +98,19 @@ class DetectionTask:
                 raise ValueError(f"freeze: the model has no part {part!r}; it has {parts}") from None
         model.checkpoint_backbone = recipe.checkpoint_activations
         return model
+
+    def _num_queries(self, of_model: int) -> int:
+        """The recipe's; else the model's, or twice the most objects of a picture if these are more than the model's."""
+        most = self.dataset.world.max_objects if self.endless else self.dataset.most_objects
+        if self.recipe.num_queries is None and most > of_model:
+            logger.info("a picture has %d objects: %d queries, not the model's %d", most, 2 * most, of_model)
+            return 2 * most
+        queries = self.recipe.num_queries or of_model
+        if most > queries:
+            logger.warning(
+                "a picture has %d objects, of which %d queries can find %d", most, queries, queries
+            )
+        return queries
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Two groups: the backbone has a learning rate of its own."""

@@ -94,7 +94,7 @@ class DetrRecipe(Recipe):
 
     model: DETRConfig  # its num_classes is replaced by the data's; where a checkpoint is the start, its model is used
     initial: str | None = None  # a checkpoint, or "imagenet" (for the backbone); None: from nothing
-    num_queries: int | None = None  # None: as the model or the checkpoint has it
+    num_queries: int | None = None  # None: the model's, or more of them if a picture has more objects
     freeze: tuple[
         str, ...
     ] = ()  # parts of the model that stay as they are: "backbone", "transformer.encoder"

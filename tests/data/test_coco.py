@@ -67,6 +67,15 @@ def test_an_item_and_its_target(coco):
     assert "masks" not in target
 
 
+def test_most_objects_counts_what_is_trained_on(coco):
+    for image, objects in ((1, 2), (2, 0), (3, 3)):
+        coco.image(image, size=(40, 60))
+        for i in range(objects):
+            coco.annotation(10 * image + i, image, (10, 20, 30, 10))
+    coco.annotation(99, 3, (10, 20, 30, 10), iscrowd=1)
+    assert load(coco).most_objects == 3
+
+
 def test_cocos_own_layout(coco, tmp_path):
     coco.image(1)
     coco.annotation(1, 1)

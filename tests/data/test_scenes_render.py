@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from scene_strategies import seeds, splits, world_fields
 
-from minivis.data.render import Rendered, render, visible_boxes
+from minivis.data.rendering import Rendered, render, visible_boxes
 from minivis.data.world import COLOURS, MATERIALS, SHAPES, STANDARD, Scene, SceneObject, World, describe
 
 SCENES = [describe(seed) for seed in range(48)]

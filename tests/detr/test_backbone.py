@@ -12,7 +12,7 @@ from torchvision.models._api import WeightsEnum
 from torchvision.ops import FrozenBatchNorm2d
 
 from minivis.detr import ResNetBackbone, SmallConvBackbone
-from minivis.detr.backbone import ResidualBlock, group_norm
+from minivis.detr.backbone import FrozenBatchNorm, ResidualBlock, group_norm
 from minivis.images import ImageBatch, as_image_batch
 
 
@@ -200,6 +200,31 @@ def test_imagenet_weights_give_torchvisions_features(monkeypatch):
     released.fc = nn.Identity()
     pooled = backbone(as_image_batch(x))[-1].features.mean((2, 3))
     torch.testing.assert_close(pooled, released.eval()(x), atol=1e-4, rtol=1e-4)
+
+
+def test_imagenet_weights_are_refused_by_group_norm():
+    with pytest.raises(ValueError, match='belong to batch norm: build the backbone with norm="frozen"'):
+        ResNetBackbone("resnet18", norm="group").load_imagenet_weights()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_frozen_batch_norm_is_torchvisions_in_the_precision_of_its_input(dtype):
+    torch.manual_seed(0)
+    ours, theirs = FrozenBatchNorm(6), FrozenBatchNorm2d(6)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        getattr(theirs, name).uniform_(0.5, 2)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 6, 5, 4).to(dtype).requires_grad_()
+    kept = x.detach().clone()
+    y, expected = ours(x), theirs(x.detach().float())
+    assert y.dtype == dtype and torch.equal(x, kept), "in its precision; the input stays as it was"
+    if dtype == torch.float32:
+        assert torch.equal(y, expected)
+    else:
+        torch.testing.assert_close(y.float(), expected, atol=0.05, rtol=0.02)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    gain = ours.weight * torch.rsqrt(ours.running_var + ours.eps)
+    assert torch.equal(gradient, gain.to(dtype)[:, None, None].expand_as(x))
 
 
 @pytest.mark.parametrize(

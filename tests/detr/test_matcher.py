@@ -28,6 +28,12 @@ def pairs(matching):
     return [list(zip(q.tolist(), t.tolist(), strict=True)) for q, t in matching]
 
 
+def stacked(layers):
+    """Log-probabilities and boxes of all layers, as `match_layers` takes them."""
+    logits, boxes = (torch.stack([layer[key] for layer in layers]) for key in ("pred_logits", "pred_boxes"))
+    return logits.log_softmax(-1), boxes
+
+
 @some
 @given(seeds, st.integers(1, 5), st.lists(st.integers(0, 5), min_size=1, max_size=3))
 def test_the_best_of_all_assignments(seed, queries, counts):
@@ -117,7 +123,7 @@ def test_images_do_not_depend_on_each_other():
 def test_all_layers_at_once_are_the_layers_one_by_one():
     outputs, targets = random_outputs(layers=4, batch=3, queries=6), random_targets([4, 0, 8])
     layers = layers_of(outputs)
-    at_once = [pairs(matching) for matching in HungarianMatcher().match_layers(layers, targets)]
+    at_once = [pairs(matching) for matching in HungarianMatcher().match_layers(*stacked(layers), targets)]
     assert at_once == [pairs(HungarianMatcher()(layer, targets)) for layer in layers]
     assert len({str(matching) for matching in at_once}) > 1, "each layer has its own"
 
@@ -168,7 +174,7 @@ def test_predictions_that_are_not_finite_are_named_by_layer_and_image(key, value
     outputs, targets = random_outputs(layers=3), random_targets(counts)
     outputs["aux_outputs"][1][key][1, 4, 2] = value
     with pytest.raises(FloatingPointError, match="decoder layer 1 for image 101 are not finite"):
-        HungarianMatcher().match_layers(layers_of(outputs), targets)
+        HungarianMatcher().match_layers(*stacked(layers_of(outputs)), targets)
 
 
 def test_an_image_without_id_is_named_by_its_place():

@@ -55,6 +55,19 @@ def test_fewer_queries_are_the_first_ones(tmp_path):
     assert torch.equal(model.query_embed.weight, source.query_embed.weight[:4])
 
 
+def test_pictures_with_more_objects_than_queries_get_more_queries(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="minivis")
+    crowded = Pictures()
+    crowded.most_objects = 7
+    checkpoint(tmp_path)  # has 6 queries
+    task, model = build(pictures=crowded, initial=str(tmp_path))
+    assert model.config.num_queries == task.num_queries == 14
+    assert "a picture has 7 objects: 14 queries, not the model's 6" in caplog.text
+    _, model = build(pictures=crowded, initial=str(tmp_path), num_queries=5)  # as one says, but one is told
+    assert model.config.num_queries == 5
+    assert "a picture has 7 objects, of which 5 queries can find 5" in caplog.text
+
+
 def test_other_classes_get_a_new_class_head_and_keep_the_rest(tmp_path):
     source = checkpoint(tmp_path, OTHERS)
     _, model = build(initial=str(tmp_path))

@@ -36,6 +36,7 @@ class Pictures:
         self.size, self.empty, self.bad, self.nan = size, set(empty), set(bad), set(nan)
         self.categories = Categories(names=("cat", "dog"), ids=(1, 2))
         self.image_transform = ImageTransform()
+        self.most_objects = 3
 
     def __len__(self):
         return self.size
