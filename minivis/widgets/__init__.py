@@ -1,4 +1,4 @@
-"""What notebooks show: pictures that say what they show."""
+"""What notebooks show: pictures that say what they show, and live widgets."""
 
 from minivis.widgets.pictures import show
 

@@ -1,0 +1,71 @@
+// What all widgets use. Their own modules follow in the same file, so nothing here needs an import.
+
+// Okabe and Ito's colours: told apart with every kind of colour vision.
+const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000"];
+
+/** An HTML element: h("button", { class: "mv-button", onclick: f }, "Play"). */
+function h(name, attributes = {}, ...children) {
+  return filled(document.createElement(name), attributes, children);
+}
+
+/** An SVG element, likewise. */
+function svg(name, attributes = {}, ...children) {
+  return filled(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+}
+
+function filled(element, attributes, children) {
+  change(element, attributes);
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** Set attributes; a function is a listener, null takes the attribute away. */
+function change(element, attributes) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name.replace(/^on/, ""), value);
+    else if (value === null || value === undefined) element.removeAttribute(name);
+    else element.setAttribute(name, value);
+  }
+  return element;
+}
+
+/** A labelled slider that shows its value and calls `changed(value)` while it moves. */
+function slider({ label, min, max, step, value, changed, digits = 1 }) {
+  const shown = h("output", {}, Number(value).toFixed(digits));
+  const input = h("input", {
+    type: "range", min, max, step, value, "aria-label": label,
+    oninput: () => { shown.textContent = Number(input.value).toFixed(digits); changed(Number(input.value)); },
+  });
+  const element = h("label", { class: "mv-slider" }, h("span", {}, label), input, shown);
+  element.set = (v) => { input.value = v; shown.textContent = Number(v).toFixed(digits); };
+  return element;
+}
+
+/** A function that runs at most once a frame, however often it is asked to. */
+function oncePerFrame(f) {
+  let asked = false;
+  return () => {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => { asked = false; f(); });
+  };
+}
+
+/** Follow a pointer from its press on `element` to its release: moved(event) is called with each step. */
+function whileDragged(element, pressed, moved, released = () => {}) {
+  element.addEventListener("pointerdown", (event) => {
+    if (pressed(event) === false) return;
+    event.preventDefault();
+    element.setPointerCapture(event.pointerId);
+    const stop = () => {
+      element.removeEventListener("pointermove", moved);
+      element.removeEventListener("pointerup", stop);
+      element.removeEventListener("pointercancel", stop);
+      released();
+    };
+    element.addEventListener("pointermove", moved);
+    element.addEventListener("pointerup", stop);
+    element.addEventListener("pointercancel", stop);
+  });
+}
+
