@@ -1,4 +1,4 @@
-"""The command line: `minivis train | eval | predict | recipes`."""
+"""The command line: `minivis train | eval | predict | experiment | recipes`."""
 
 import json
 import logging
@@ -163,6 +163,45 @@ def recipes(
         return
     for recipe in RECIPES.values():
         typer.echo(f"{recipe.name}\n    {recipe.about}\n    {recipe.estimate}")
+
+
+@app.command()
+def experiment(
+    id: Annotated[
+        str | None, typer.Argument(help="Of the claim; without it, all are listed.", metavar="ID")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every variant: seeds 0, 1, ...")] = 3,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Seconds instead of minutes; the numbers mean nothing.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The JSON file, which a later run goes on with [default: runs/experiments/ID.json].",
+            metavar="FILE",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="All numbers as one JSON object, last on stdout.")
+    ] = False,
+) -> None:
+    """Put a claim to the test; what was measured before it was stopped is kept."""
+    from minivis.experiments import EXPERIMENTS, get_experiment, run_experiment
+
+    if id is None:
+        for known in EXPERIMENTS.values():
+            typer.echo(f"{known.id}\n    {known.claim}\n    {known.question}\n    {known.estimate}")
+        return
+    chosen = get_experiment(id)
+    out = out or Path("runs") / "experiments" / f"{chosen.id}{'-quick' * quick}.json"
+    try:
+        result = run_experiment(chosen, out, seeds, reduced=quick)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; the same command goes on after the last training in {out}", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(f"{chosen.question}\n\n{result.table()}\nall numbers: {out}")
+    if as_json:
+        typer.echo(json.dumps(result.to_dict()))
 
 
 def evaluation_data(model: Any, data: Path | None, split: str, bad_items: Any) -> Any:

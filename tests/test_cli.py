@@ -68,7 +68,7 @@ def test_help_is_quick_and_names_the_commands():
     code = "import sys; from minivis import cli\ntry: cli.main(['--help'])\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout.strip().endswith("False")
-    for command in ("train", "eval", "predict", "recipes"):
+    for command in ("train", "eval", "predict", "experiment", "recipes"):
         assert command in done.stdout
 
 
@@ -200,6 +200,7 @@ def test_predict_goes_on_after_a_picture_that_cannot_be_read(mini, folder, tmp_p
         ),
         (["eval", "no-such-folder"], "no checkpoint 'no-such-folder'"),
         (["predict", "no-such-folder", "a.png", "--out", "x"], "no checkpoint 'no-such-folder'"),
+        (["experiment", "D2l"], "no experiment 'D2l' (did you mean D2"),
     ],
 )
 def test_what_a_user_can_mend_is_told_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
@@ -234,3 +235,52 @@ def test_a_run_that_diverges_says_where_and_exits_with_1(tmp_path, monkeypatch, 
     shown = capsys.readouterr().err
     assert "minivis: step 2: the loss is nan" in shown
     assert "state.pt is from before that" in shown
+
+
+@pytest.fixture
+def pears(monkeypatch):
+    """An experiment without training; gives the list of its runs so far."""
+    from minivis import experiments
+
+    calls = []
+
+    def run(variant, seed, reduced):
+        calls.append((variant, seed, reduced))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return {"AP": 0.25 + seed}
+
+    pears = experiments.Experiment(
+        id="D0", claim="Apples fall.", question="Do pears?", variants={"pear": "no apple"}, measures={"AP": "pears"},
+        estimate="no time", run=run,
+    )  # fmt: skip
+    monkeypatch.setitem(experiments.EXPERIMENTS, "D0", pears)
+    return calls
+
+
+def test_experiment_lists_what_can_be_run(pears, capsys):
+    assert minivis("experiment") == 0
+    shown = capsys.readouterr().out
+    assert "D0\n    Apples fall.\n    Do pears?\n    no time" in shown
+    assert "D21" in shown
+    assert pears == []
+
+
+def test_experiment_keeps_its_numbers_and_goes_on(pears, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "runs" / "experiments" / "D0.json"
+    assert minivis("experiment", "D0", "--seeds", 2, "--json") == 0
+    shown = capsys.readouterr()
+    assert "| pear | 0.75 (0.25–1.25) |" in shown.out
+    assert json.loads(shown.out.splitlines()[-1]) == json.loads(file.read_text())
+    assert shown.err == "", "no bar but on a terminal"
+    assert minivis("experiment", "D0", "--seeds", 4) == 130
+    assert "goes on" in capsys.readouterr().err
+    assert minivis("experiment", "D0", "--seeds", 4) == 0
+    assert pears == [("pear", seed, False) for seed in (0, 1, 2, 3, 3)]
+
+    assert minivis("experiment", "D0", "--quick", "--seeds", 1, "--out", file) == 2
+    assert "D0.json: expected reduced True, but it has False" in capsys.readouterr().err
+    assert minivis("experiment", "D0", "--quick", "--seeds", 1) == 0
+    assert pears[-1] == ("pear", 0, True)
+    assert file.with_name("D0-quick.json").exists()

@@ -1,0 +1,106 @@
+"""The claims ledger: what the document says, and what became of it when it was put to the test."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from minivis.experiments.results import load_result
+
+Verdict = Literal["confirmed", "corrected", "qualified", "not decided at this scale"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Evidence out of the shipped result of an experiment, which has the claim's id: a measure of some variants."""
+
+    measure: str
+    variants: tuple[str, ...]
+
+    def text(self, id: str) -> str:
+        result = load_result(id)
+        return f"{self.measure}: " + ", ".join(f"{v} {result.text(v, self.measure)}" for v in self.variants)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One statement of the document, in the course's own words.
+
+    `evidence` is a measurement, or says where the number is measured or which source is cited.
+    """
+
+    id: str
+    statement: str
+    finding: str = ""  # what is right, in one sentence
+    verdict: Verdict | None = None  # None: not measured yet
+    evidence: Measured | str = ""
+    notebook: str = ""  # its number
+
+    def __post_init__(self) -> None:
+        if self.verdict is not None and not (self.evidence and self.finding):
+            raise ValueError(f"claim {self.id}: the verdict {self.verdict!r} needs a finding and evidence")
+
+
+CLAIMS: dict[str, Claim] = {
+    claim.id: claim
+    for claim in (
+        Claim(
+            id="D15",
+            statement="A box is written as (cx, cy, height, width).",
+            notebook="04",
+        ),
+        Claim(
+            id="D16",
+            statement="No more objects can be found in a picture than there are queries.",
+            notebook="04",
+        ),
+        Claim(
+            id="D17",
+            statement="Matching every object to the box nearest to it would not always be the best matching.",
+            notebook="04",
+        ),
+        Claim(
+            id="D18",
+            statement="The Hungarian algorithm takes O(n³) time; scipy has a faster variant of it.",
+            notebook="04",
+        ),
+        Claim(
+            id="D19",
+            statement="The order in which predictions come does not matter.",
+            notebook="04",
+        ),
+        Claim(
+            id="D20",
+            statement="The matching cost is the sum of the three losses, all weighted 1.",
+            notebook="04",
+        ),
+        Claim(
+            id="D21",
+            statement="The loss is the sum of cross-entropy, L1 and GIoU.",
+            notebook="04",
+        ),
+        Claim(
+            id="D22",
+            statement='Surplus predictions become "no object" and are left out of the result.',
+            notebook="04",
+        ),
+        Claim(
+            id="D35",
+            statement="The matching gives the smallest loss that is possible.",
+            notebook="04",
+        ),
+    )
+}
+
+
+def claims_table(ids: Sequence[str] = ()) -> str:
+    """The claims of these ids, or all of them, as a table in Markdown."""
+    unknown = [id for id in ids if id not in CLAIMS]
+    if unknown:
+        raise ValueError(f"expected ids of claims ({', '.join(CLAIMS)}), got {', '.join(unknown)}")
+    lines = ["| | the document says | verdict | what is right | evidence | notebook |", "| --- " * 6 + "|"]
+    for claim in (CLAIMS[id] for id in ids or CLAIMS):
+        evidence = claim.evidence.text(claim.id) if isinstance(claim.evidence, Measured) else claim.evidence
+        verdict = claim.verdict or "not measured yet"
+        cells = (claim.id, claim.statement, verdict, claim.finding, evidence, claim.notebook)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
