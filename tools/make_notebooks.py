@@ -3,7 +3,8 @@
     make notebooks [NOTEBOOK=NAME]
 
 A committed notebook holds its outputs as image/png and text/plain only, so that it shows everywhere, and
-nothing of the machine it ran on. `complaints` lists what is wrong with one; tests/notebooks wants none.
+nothing of the machine it ran on. `complaints` lists what is wrong with one, and those of course.py what its form
+lacks; tests/notebooks wants none. The minutes in the header are written anew when they are no longer true.
 """
 
 import ast
@@ -12,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import course
 import jupytext
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
@@ -26,8 +28,9 @@ FORMAT = "py:percent"
 JUPYTEXT = load_jupytext_config(str(ROOT))  # [tool.jupytext] in pyproject.toml
 
 MEGABYTE = 1_000_000
-LARGEST_NOTEBOOK = 2 * MEGABYTE
+LARGEST_NOTEBOOK = 1.5 * MEGABYTE
 LONGEST_RUN = 180  # seconds, on two cores
+WELCOME = "00_start_here"  # the one notebook that has a form of its own
 
 KEPT = {"tags", "nbgrader", "jupyter", "cellView"}  # of a cell's metadata, as in [tool.jupytext]
 SHOWN = {"image/png", "text/plain"}
@@ -130,13 +133,16 @@ def _of_code(cell: NotebookNode) -> list[str]:
 
 
 def _shows_something(source: str) -> bool:
-    """Whether a cell surely has an output: it prints or displays, or ends in a value that is no call."""
+    """Whether a cell surely has an output: it prints, shows or checks, or ends in a value or in a new widget."""
     statements = ast.parse(TransformerManager().transform_cell(source)).body  # magics become Python
     for statement in statements:
         match statement:
-            case ast.Expr(ast.Call(ast.Name("print" | "display"))):
-                return True
+            case ast.Expr(ast.Call(ast.Name(name) | ast.Attribute(attr=name))):
+                if name in {"print", "display", "show", "show_source"} or name.startswith("check_"):
+                    return True
     match statements:
+        case [*_, ast.Expr(ast.Call(ast.Name(name)))]:
+            return name[0].isupper()  # a widget; what other calls give may be None
         case [*_, ast.Expr(ast.Call() | ast.Constant())]:
             return False
         case [*_, ast.Expr()]:
@@ -152,6 +158,8 @@ def make(source: Path) -> list[str]:
     except CellExecutionError as error:
         return [f"did not run, and was not written:\n{error}"]
     clean(notebook, source.stem)
+    if course.state_seconds(notebook, seconds):
+        print(f"{source.stem}: its header now says what the cells take")
     target = source.with_suffix(".ipynb")
     nbformat.write(notebook, target)
     source.write_text(as_script(notebook))
@@ -164,7 +172,12 @@ def make(source: Path) -> list[str]:
 
 def main(names: list[str]) -> int:
     sources = [NOTEBOOKS / f"{name}.py" for name in names] or sorted(NOTEBOOKS.glob("[0-9]*.py"))
-    wrong = [f"{source.stem}: {complaint}" for source in sources for complaint in make(source)]
+    wrong = []
+    for source in sources:
+        found = make(source)
+        if source.stem != WELCOME and (made := source.with_suffix(".ipynb")).exists():
+            found += course.complaints(read(made), source.stem)
+        wrong += [f"{source.stem}: {complaint}" for complaint in found]
     print(*wrong, sep="\n", file=sys.stderr)
     return int(bool(wrong))
 

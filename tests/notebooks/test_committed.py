@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import course
 import make_notebooks
 import pytest
 
@@ -13,7 +14,10 @@ SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 
+LESSONS = [path for path in NOTEBOOKS if path.stem != make_notebooks.WELCOME]
+
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 
 
 def test_each_notebook_has_its_source_and_its_name():
@@ -54,7 +58,19 @@ def test_says_what_it_takes(path: Path):
     """The header names its time, what comes before it, and what one can do after it."""
     header = make_notebooks.read(path).cells[0]
     assert header.cell_type == "markdown" and header.source.startswith("# "), "the first cell is the title"
-    assert re.search(r"\bminutes?\b", header.source), "the header gives its minutes, measured"
+    assert course.stated_seconds(make_notebooks.read(path)) is not None, (
+        "the header says: the cells run in about N minutes on two CPU cores"
+    )
+
+
+def test_the_course_runs_in_a_quarter_of_an_hour():
+    seconds = [course.stated_seconds(make_notebooks.read(path)) for path in NOTEBOOKS]
+    assert max(seconds) <= make_notebooks.LONGEST_RUN and sum(seconds) <= 15 * 60
+
+
+@each_lesson
+def test_has_the_form_of_the_course(path: Path):
+    assert course.complaints(make_notebooks.read(path), path.stem) == []
 
 
 def setup_cell(path: Path) -> str:

@@ -54,6 +54,11 @@ def test_a_good_notebook_has_no_complaints():
         (code("print(1)"), "output is missing"),
         (code("%pip list\nx = 1\nx"), "output is missing"),
         (code("display(figure)"), "output is missing"),
+        (code("show(figure, 'a line')"), "output is missing"),
+        (code("drawing.show()"), "output is missing"),
+        (code("show_source(f)"), "output is missing"),
+        (code("check_giou(giou)"), "output is missing"),
+        (code("MatchingExplorer(model)"), "output is missing"),
         (code("f()", printed("no", "stderr")), "stderr"),
         (code("1 / 0", DIVISION), "ZeroDivisionError"),
         (code("f()", shown({"text/html": "<b>", "text/plain": "b"})), "text/html"),
@@ -146,6 +151,16 @@ def test_make_brings_the_source_into_one_form(tmp_path: Path):
     assert make_notebooks.as_script(notebook) == source.read_text()
     assert "\n\n# %%\nx = 1\n\n# %%\ny = 2\n" in source.read_text()
     assert [cell.metadata for cell in notebook.cells] == [{}, {}, {}]
+
+
+def test_make_states_the_time_it_took(tmp_path: Path, capsys):
+    source = tmp_path / "01_title.py"
+    source.write_text(
+        "# %% [markdown]\n# # A title\n#\n# The cells run in about 3 minutes on two CPU cores.\n"
+    )
+    assert make_notebooks.make(source) == []
+    assert "The cells run in under a minute on two CPU cores." in source.read_text()
+    assert "its header now says" in capsys.readouterr().out
 
 
 def test_make_writes_no_notebook_that_does_not_run(tmp_path: Path):
