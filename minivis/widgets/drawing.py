@@ -287,7 +287,7 @@ def _box_size(box: Box) -> tuple[float, float]:
 def _size(text: str, font: FontProperties) -> tuple[float, float]:
     """Width and height of a text."""
     lines = text.splitlines()
-    widths = [TextPath((0, 0), line, prop=font).get_extents().width for line in lines]
+    widths = [float(TextPath((0, 0), line, prop=font).get_extents().width) for line in lines]
     scale = DPI / 72  # pixels in a point
     return scale * max(widths, default=0), scale * len(lines) * 1.34 * font.get_size_in_points()
 
