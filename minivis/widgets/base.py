@@ -28,12 +28,14 @@ class Widget(anywidget.AnyWidget):
     """
 
     javascript: ClassVar[str]  # the whole module
+    parts: ClassVar[tuple[str, ...]] = ()  # files of this folder whose functions its own .js uses
 
     def __init_subclass__(cls, files: Path | None = None, **kwargs: Any) -> None:
         """`files`: where the subclass's .js and .css are, without suffix; by default beside its own module."""
         if files or not hasattr(cls, "javascript"):  # traitlets makes a subclass for every instance: it inherits
             files = files or Path(sys.modules[cls.__module__].__file__).with_suffix("")
-            cls.javascript = cls._esm = _text(HERE / "shared.js") + _text(files.with_suffix(".js"))
+            parts = [HERE / name for name in ("shared.js", *cls.parts)]
+            cls.javascript = cls._esm = "".join(_text(part) for part in [*parts, files.with_suffix(".js")])
             style = files.with_suffix(".css")
             cls._css = _text(HERE / "shared.css") + (_text(style) if style.exists() else "")
         super().__init_subclass__(**kwargs)
