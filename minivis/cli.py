@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections import Counter
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -58,7 +59,10 @@ def train(
     from minivis.training.loop import train as run
     from minivis.training.recipes import get_recipe
 
-    given = {"data": data, "initial": initial, "steps": steps, "seed": seed}
+    folder = (
+        f"./{data}" if data == Path("scenes") else data
+    )  # plain "scenes" in a recipe means generated ones
+    given = {"data": folder, "initial": initial, "steps": steps, "seed": seed}
     changes = [f"{field}={value}" for field, value in given.items() if value is not None]
     chosen = get_recipe(recipe).with_settings(changes + (settings or []))
     out = out or Path("runs") / recipe
@@ -69,6 +73,10 @@ def train(
         raise typer.Exit(130) from None
     except FloatingPointError as error:
         kept = f"; {out}/state.pt is from before that" if (out / "state.pt").exists() else ""
+        if (out / "best").exists():
+            kept += (
+                f"; other settings, such as a lower lr, need a run of their own: --from {out}/best --out ..."
+            )
         typer.echo(f"minivis: {error}{kept}", err=True)
         raise typer.Exit(1) from None
     if int(os.environ.get("RANK", 0)) == 0:
@@ -123,7 +131,8 @@ def predict(
 
     model = minivis.load(checkpoint).to(device(cpu))
     out.mkdir(parents=True, exist_ok=True)
-    results, drawn, unread = [], set(), 0
+    results, unread = [], 0
+    taken = {path.resolve() for path in images}  # what lies in `out` already is not drawn over
     for path, image_id in zip(images, image_ids(images), strict=True):
         try:
             picture = open_picture(path)
@@ -138,12 +147,12 @@ def predict(
         found = {key: value.cpu() for key, value in found.items()}
         entries = results_of([found], [image_id], model.categories)
         results += [{**entry, "file_name": str(path)} for entry in entries]
-        name = path.stem if path.stem not in drawn else f"{path.stem}-{image_id}"
-        drawn.add(name)
-        draw_detections(picture, found, model.class_names, threshold).save(out / f"{name}.png")
+        target = free_path(out / f"{path.stem}.png", taken)
+        taken.add(target.resolve())
+        draw_detections(picture, found, model.class_names, threshold).save(target)
         labels = found["labels"][found["scores"] >= threshold].tolist()
         counts = ", ".join(f"{n} {model.class_names[label]}" for label, n in Counter(labels).items())
-        typer.echo(f"{path} → {out / name}.png: {counts or 'nothing'}")
+        typer.echo(f"{path} → {target}: {counts or 'nothing'}")
     (out / "predictions.json").write_text(json.dumps(results))
     if unread:
         raise typer.Exit(2)
@@ -226,6 +235,12 @@ def image_ids(paths: list[Path]) -> list[int]:
     stems = [path.stem for path in paths]
     ids = [int(stem) for stem in stems if stem.isascii() and stem.isdigit()]
     return ids if len(set(ids)) == len(stems) else list(range(1, len(stems) + 1))
+
+
+def free_path(path: Path, taken: set[Path]) -> Path:
+    """The path, or, if it is taken, the first of NAME-2, NAME-3, ... that is not."""
+    names = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in count(2))
+    return next(candidate for candidate in chain([path], names) if candidate.resolve() not in taken)
 
 
 def device(cpu: bool) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -96,6 +97,22 @@ def fitted_size(
     return (new_short, new_long) if height <= width else (new_long, new_short)
 
 
+def as_rgb(picture: "Image.Image") -> "Image.Image":
+    """A picture of any mode as 8-bit RGB; 16-bit grey is divided by 257, so that 0..65535 becomes 0..255.
+
+    Raises:
+        ValueError: if the range of its values is not known.
+    """
+    if picture.mode.startswith("I"):  # Pillow's own conversion would cut everything above 255 to white
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"the picture's values, {values.min()}..{values.max()}, do not fit into 16 bits")
+        picture = Image.fromarray((values / 257).round().astype(np.uint8))
+    elif picture.mode == "F":
+        raise ValueError("the picture holds floats, whose range is not known; expected 8 or 16 bits")
+    return picture.convert("RGB")
+
+
 @dataclass(frozen=True)
 class ImageTransform:
     """How a model wants a picture: its size in pixels, and the mean and spread of each colour (for values in 0..1)."""
@@ -106,8 +123,10 @@ class ImageTransform:
     longest_edge: int | None = None
 
     def __call__(self, image: "Image.Image | Tensor") -> Float[Tensor, "3 height width"]:
-        """A PIL picture of any mode, or a uint8 `(3, H, W)` tensor, resized and normalised."""
-        pixels = image if isinstance(image, Tensor) else TF.pil_to_tensor(image.convert("RGB"))
+        """A PIL picture (see `as_rgb`; what its EXIF says is not looked at), or a uint8 `(3, H, W)` tensor, resized and
+        normalised.
+        """
+        pixels = image if isinstance(image, Tensor) else TF.pil_to_tensor(as_rgb(image))
         if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[0] != 3:
             raise ValueError(
                 f"expected a picture or a uint8 tensor (3, H, W), got one of {pixels.dtype}, {tuple(pixels.shape)}"

@@ -1,6 +1,7 @@
 """The command line, in this process: what it prints, writes and exits with."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -164,8 +165,10 @@ def test_predict_writes_pictures_and_cocos_results(mini, folder, tmp_path, capsy
     for result in results:
         assert {"image_id", "category_id", "bbox", "score", "file_name"} == result.keys()
         left, top, width, height = result["bbox"]
-        assert 0 <= left <= left + width <= 60.01
-        assert 0 <= top <= top + height <= 40.01
+        assert width > 0 and height > 0
+        assert -width / 2 <= left <= 60 - width / 2 and -height / 2 <= top <= 40 - height / 2, (
+            "its centre is inside"
+        )
     assert Image.open(tmp_path / "0001.png").width >= 60
 
 
@@ -180,7 +183,7 @@ def test_predict_goes_on_after_a_picture_that_cannot_be_read(mini, folder, tmp_p
     assert "nowhere.png: there is no such file" in shown
     assert "text.jpg: the picture cannot be read" in shown
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
-        "0001-4.png",
+        "0001-2.png",
         "0001.png",
         "predictions.json",
     ]
@@ -284,3 +287,63 @@ def test_experiment_keeps_its_numbers_and_goes_on(pears, tmp_path, monkeypatch, 
     assert minivis("experiment", "D0", "--quick", "--seeds", 1) == 0
     assert pears[-1] == ("pear", 0, True)
     assert file.with_name("D0-quick.json").exists()
+
+
+def test_predict_draws_over_no_picture(mini, tmp_path):
+    pictures = []
+    for name in ("pics/a.png", "pics/x.png", "pics/x-2.png", "more/x.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (60, 40), "white").save(path)
+        pictures.append(path)
+    before = [path.read_bytes() for path in pictures]
+    assert minivis("predict", mini, *pictures, "--out", tmp_path / "pics", "--cpu") == 0
+    assert [path.read_bytes() for path in pictures] == before
+    drawn = {path.name for path in (tmp_path / "pics").glob("*.png")} - {"a.png", "x.png", "x-2.png"}
+    assert drawn == {"a-2.png", "x-3.png", "x-2-2.png", "x-4.png"}
+
+
+def test_a_folder_called_scenes_is_a_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert minivis("train", "detr-mini", "--data", "scenes", "--out", "run", "--steps", 1, *settings()) == 2
+    assert "scenes does not exist" in capsys.readouterr().err
+
+
+def test_a_folder_with_nothing_right_in_it_is_an_error(folder, tmp_path, mini, capsys):
+    copy = tmp_path / "data"
+    shutil.copytree(folder, copy)
+    file = copy / "train" / "annotations.json"
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        annotation["image_id"] = str(annotation["image_id"])
+    file.write_text(json.dumps(content))
+    arguments = ["--data", copy, "--from", mini, "--out", tmp_path / "run", "--steps", 1, "--cpu"]
+    assert minivis("train", "detr-finetune", *arguments) == 2
+    assert "no annotation of" in capsys.readouterr().err
+
+
+def test_a_missing_val_split_says_how_to_do_without(folder, tmp_path, mini, capsys):
+    shutil.copytree(folder / "train", tmp_path / "data" / "train")
+    arguments = [
+        "--data",
+        tmp_path / "data",
+        "--from",
+        mini,
+        "--out",
+        tmp_path / "run",
+        "--steps",
+        1,
+        "--cpu",
+    ]
+    assert minivis("train", "detr-finetune", *arguments) == 2
+    assert "--set eval_every=none trains without" in capsys.readouterr().err
+
+
+def test_a_run_folder_that_cannot_be_one(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert minivis("train", "detr-mini", "--out", tmp_path / "file", "--cpu") == 2
+    assert "file is a file; a run needs a folder" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.json").write_text("{")
+    assert minivis("train", "detr-mini", "--out", tmp_path / "run", "--resume", "--cpu") == 2
+    assert "recipe.json is not JSON" in capsys.readouterr().err

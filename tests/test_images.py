@@ -173,3 +173,9 @@ def test_transform_names_what_it_cannot_take(image):
 def test_transform_survives_json():
     transform = ImageTransform(mean=(0.1, 0.2, 0.3), shortest_edge=96)
     assert ImageTransform.from_dict(json.loads(json.dumps(transform.to_dict()))) == transform
+
+
+def test_transform_keeps_the_shades_of_16_bits():
+    shades = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    pixels = ImageTransform(mean=(0, 0, 0), std=(1, 1, 1))(Image.fromarray(shades))
+    torch.testing.assert_close(pixels[0], torch.from_numpy(shades / 65535).float(), atol=1 / 255, rtol=0)

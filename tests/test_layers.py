@@ -15,7 +15,17 @@ MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 # From the ground up: a layer knows nothing of those above it here.
 SHARED = ["attention", "positions", "boxes", "images"]
 MODELS = ["detr", "clip", "dino"]
-REST = ["shipped_files", "data", "pretrained", "evaluation", "training", "experiments", "widgets", "checks", "cli"]
+REST = [
+    "shipped_files",
+    "data",
+    "pretrained",
+    "evaluation",
+    "training",
+    "experiments",
+    "widgets",
+    "checks",
+    "cli",
+]
 
 
 def may_import(layer: str) -> set[str]:

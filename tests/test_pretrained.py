@@ -17,7 +17,7 @@ from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor,
 
 import minivis
 from minivis.data.items import Categories
-from minivis.detr import DETRConfig, build_detr
+from minivis.detr import DETR, DETRConfig, build_detr
 from minivis.images import ImageTransform
 from minivis.pretrained import (
     CheckpointError,
@@ -215,6 +215,15 @@ while True:
     process.wait()
     rises = load(saved).query_embed.weight.detach()
     assert torch.isfinite(rises).all() and rises.mean() > 0.5  # at least one was written
+
+
+def test_a_model_put_together_by_hand_is_refused_with_what_to_do(tmp_path):
+    config = DETRConfig(num_classes=2, backbone="small", backbone_channels=(8,), d_model=16, num_heads=2)
+    built = build_detr(config)
+    model = DETR(built.backbone, built.transformer, 2, 5)
+    for use in (lambda: save_checkpoint(model, tmp_path, CARD), lambda: to_transformers(model)):
+        with pytest.raises(TypeError, match="this DETR was put together by hand"):
+            use()
 
 
 # --- names

@@ -61,7 +61,12 @@ for axis, index in zip(axes[1:], SHOWN, strict=True):
 names = [Line2D([], [], color=COLOURS[i], label=name) for i, name in enumerate(model.class_names)]
 names.append(Line2D([], [], color="#444444", linestyle="--", label="annotated"))
 figure.legend(
-    handles=names, fontsize=8, loc="lower center", bbox_to_anchor=(0.68, 0.08), ncols=len(names), frameon=False
+    handles=names,
+    fontsize=8,
+    loc="lower center",
+    bbox_to_anchor=(0.68, 0.08),
+    ncols=len(names),
+    frameon=False,
 )
 
 target = Path(__file__).resolve().parent.parent / "docs" / "finetune.png"

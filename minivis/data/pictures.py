@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 from PIL import ExifTags, Image, ImageOps
+
+from minivis.images import as_rgb
 
 
 def open_picture(path: Path | str, size: tuple[int, int] | None = None) -> Image.Image:
@@ -43,22 +44,9 @@ def open_picture(path: Path | str, size: tuple[int, int] | None = None) -> Image
             )
         if size != turned_size:
             turned = picture
-    return _as_rgb(turned)
+    return as_rgb(turned)
 
 
 def _by(size: tuple[int, int]) -> str:
     height, width = size
     return f"{width} × {height}"
-
-
-def _as_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith(
-        "I"
-    ):  # 16-bit grey; Pillow's own conversion would cut everything above 255 to white
-        values = np.asarray(picture)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"the picture's values, {values.min()}..{values.max()}, do not fit into 16 bits")
-        picture = Image.fromarray((values / 257).round().astype(np.uint8))
-    elif picture.mode == "F":
-        raise ValueError("the picture holds floats, whose range is not known; expected 8 or 16 bits")
-    return picture.convert("RGB")

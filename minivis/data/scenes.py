@@ -191,8 +191,10 @@ class ShippedScenes:
         image_transform: ImageTransform = ImageTransform(),
     ) -> None:
         import datasets  # takes seconds, and only this class needs it
+        import pyarrow.parquet
 
-        self.rows = datasets.load_dataset("parquet", data_files=str(file), split="train")
+        # As `load_dataset("parquet", ...)` gives it, without a copy in the user's cache or a bar that says so.
+        self.rows = datasets.Dataset(pyarrow.parquet.read_table(file))
         self.masks, self.image_transform = masks, image_transform
         names = tuple(self.rows.features["objects"]["category"].feature.names)
         self.categories = Categories(names=names, ids=tuple(range(1, len(names) + 1)))

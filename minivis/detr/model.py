@@ -129,6 +129,21 @@ class DETRConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "backbone_channels", tuple(self.backbone_channels))  # JSON gives a list
+        least = dict(
+            num_classes=1, num_queries=1, d_model=1, num_heads=1, dim_feedforward=1, encoder_layers=0
+        )
+        for name, value in (
+            least | dict(decoder_layers=1, backbone_blocks=0, position_temperature=1)
+        ).items():
+            if not getattr(self, name) >= value:
+                raise ValueError(f"{name} must be at least {value}, got {getattr(self, name)}")
+        if any(channels < 4 for channels in self.backbone_channels):
+            raise ValueError(f"backbone_channels must be 4 or more each, got {self.backbone_channels}")
+        stages = len(self.backbone_channels) if self.backbone == "small" else 4
+        if stages and not -stages <= self.feature_level < stages:
+            raise ValueError(
+                f"feature_level must be from {-stages} to {stages - 1}, got {self.feature_level}"
+            )
 
     def to_dict(self) -> dict:
         return asdict(self)

@@ -23,6 +23,9 @@ def postprocess(
     Returns:
         For each image `scores` (Q,), `labels` (Q,) and `boxes` (Q, 4) as (left, top, right, bottom) in pixels. A
         box may reach beyond the image, as it does where published results were measured.
+
+    Raises:
+        ValueError: if there is not one size for each image.
     """
     probability = outputs["pred_logits"].float().softmax(-1)
     scores, labels = probability[..., :-1].max(-1)
@@ -30,6 +33,11 @@ def postprocess(
     labels = labels.gather(-1, order)
     boxes = cxcywh_to_xyxy(outputs["pred_boxes"].float())
     boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
-    height, width = torch.as_tensor(image_sizes, device=boxes.device).unbind(-1)
+    sizes = torch.as_tensor(image_sizes, device=boxes.device)
+    if sizes.shape != (len(boxes), 2):
+        raise ValueError(
+            f"expected (height, width) of {len(boxes)} images, got sizes of shape {tuple(sizes.shape)}"
+        )
+    height, width = sizes.unbind(-1)
     boxes = boxes * torch.stack([width, height, width, height], dim=-1)[:, None, :]
     return [{"scores": s, "labels": c, "boxes": b} for s, c, b in zip(scores, labels, boxes, strict=True)]

@@ -68,7 +68,7 @@ def save_checkpoint(
     card |= {
         "format": FORMAT,
         "model": kind,
-        "config": model.config.to_dict(),
+        "config": config_of(model).to_dict(),
         "minivis": minivis.__version__,
     }
     text = json.dumps(json_safe(card), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -207,6 +207,16 @@ def json_safe(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [json_safe(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def config_of(model: nn.Module) -> Any:
+    """The configuration that a model was built from; TypeError if it was not."""
+    if not hasattr(model, "config"):
+        raise TypeError(
+            f"this {type(model).__name__} was put together by hand; one built from a configuration (as by build_detr) "
+            "keeps it, and can be saved and converted"
+        )
+    return model.config
 
 
 def shipped_checkpoints() -> list[str]:

@@ -19,6 +19,7 @@ from minivis.pretrained.checkpoint import (
     KINDS,
     WEIGHTS,
     CheckpointError,
+    config_of,
     fill,
     read_json,
     read_tensors,
@@ -90,13 +91,14 @@ def to_transformers(model: nn.Module) -> "transformers.PreTrainedModel":
     Its `auxiliary_loss` is off: in transformers that switch changes what the decoder computes (`norm_between_layers`).
 
     Raises:
-        TypeError: for a model transformers has no class for.
+        TypeError: for a model transformers has no class for, or one that was not built from a configuration.
         ValueError: for a configuration it has no counterpart of, as the small backbone; it says of what.
     """
     import transformers
 
     for name, family in FAMILIES.items():
         if type(model) is KINDS[family.kind].model:
+            config_of(model)
             hf_model = getattr(transformers, name)(family.config_to(model))
             tensors = model.state_dict()
             hf_model.load_state_dict(

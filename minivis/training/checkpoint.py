@@ -45,13 +45,21 @@ class RunFolder:
         self.folder, self.main = Path(folder), main
         self.state_path, self.previous_path = self.folder / "state.pt", self.folder / "state.previous.pt"
         self.metrics_path, recipe_path = self.folder / "metrics.jsonl", self.folder / "recipe.json"
+        if self.folder.exists() and not self.folder.is_dir():
+            raise RunError(f"{self.folder} is a file; a run needs a folder")
         if recipe_path.exists():
             if not resume:
                 raise RunError(
                     f"{self.folder} holds a run already: add --resume to go on with it, or choose another --out "
                     "(or remove the folder)"
                 )
-            check_same_recipe(json.loads(recipe_path.read_text()), recipe, recipe_path)
+            try:
+                before = json.loads(recipe_path.read_text())
+            except ValueError as error:
+                raise RunError(
+                    f"{recipe_path} is not JSON ({error}); start anew in another folder"
+                ) from error
+            check_same_recipe(before, recipe, recipe_path)
         self._recipe = (recipe_path, json.dumps(recipe, indent=2).encode())
 
     def start(self, step: int = 0) -> None:

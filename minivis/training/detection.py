@@ -72,7 +72,14 @@ class DetectionTask:
         if recipe.augment == "paper":  # its lengths in pixels belong to a short side of 800
             augment = DetrAugment(colour=recipe.colour).scaled((recipe.shortest_edge or 800) / 800)
         train = CocoDetection(recipe.data, "train", recipe.categories, augment, **options)
-        return train, CocoDetection(recipe.data, "val", train.categories, **options) if evaluated else None
+        if not len(train.file.ids) and self.bad_items.count:
+            raise ValueError(f"no annotation of {train.file.path} can be used. {self.bad_items.summary()}")
+        if not evaluated:
+            return train, None
+        try:
+            return train, CocoDetection(recipe.data, "val", train.categories, **options)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}. (--set eval_every=none trains without)") from None
 
     def build_model(self) -> DETR:
         """A model for the data's classes, with what fits of the checkpoint's weights."""
@@ -100,10 +107,12 @@ class DetectionTask:
         return model
 
     def _num_queries(self, of_model: int) -> int:
-        """The recipe's; else the model's, or twice the most objects of a picture if these are more than the model's."""
+        """As the recipe says; but where a picture has more objects than a checkpoint has queries, twice as many."""
         most = self.dataset.world.max_objects if self.endless else self.dataset.most_objects
-        if self.recipe.num_queries is None and most > of_model:
-            logger.info("a picture has %d objects: %d queries, not the model's %d", most, 2 * most, of_model)
+        if self.recipe.num_queries is None and self.initial and most > of_model:
+            logger.info(
+                "a picture has %d objects: %d queries, not the checkpoint's %d", most, 2 * most, of_model
+            )
             return 2 * most
         queries = self.recipe.num_queries or of_model
         if most > queries:
@@ -151,7 +160,7 @@ class DetectionTask:
             outputs = model(batch.images.pixels.new_zeros(1, 3, 64, 64))
             return 0 * (outputs["pred_logits"].sum() + outputs["pred_boxes"].sum()), {}
         losses = self.criterion(model(batch.images), batch.targets, step.normalisers)
-        share = len(batch.targets) / step.images  # these two are means over the images
+        share = len(batch.targets) / step.images  # to be read only: nearly the mean of the whole step
         read_only = {name: share * losses[name] for name in ("class_error", "cardinality_error")}
         return self.criterion.weighted_sum(losses), losses | read_only
 

@@ -115,9 +115,9 @@ def train(
             if evaluate:
                 run["metrics"] = json_safe(task.evaluate(learner.average))
                 folder.log({"step": step, **run["metrics"]})
-                headline = run["metrics"][task.headline] or 0.0  # None: there was nothing to find
+                headline = run["metrics"][task.headline]  # None: there was nothing to find
                 show.show_metric(step, task.headline, headline)
-                if headline > run["best"]:
+                if headline is not None and headline > run["best"]:
                     run["best"] = headline
                     publish(folder.folder / "best", learner, run, accelerator)
             if save:

@@ -108,7 +108,9 @@ class Progress:
                 flush=True,
             )
 
-    def show_metric(self, step: int, name: str, value: float) -> None:
-        self.metric = f", {name} {value:.3f}"
+    def show_metric(self, step: int, name: str, value: float | None) -> None:
+        """None: it is not defined."""
+        number = "–" if value is None else f"{value:.4f}"
+        self.metric = f", {name} {number}"
         if self.enabled and self.bar is None:
-            print(f"step {step}/{self.steps}: {name} {value:.4f}", file=sys.stderr, flush=True)
+            print(f"step {step}/{self.steps}: {name} {number}", file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,15 +52,25 @@ class Recipe:
     save_every: int = 500
 
     def __post_init__(self) -> None:
-        for field in ("steps", "batch_size", "accumulate", "log_every", "save_every"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{self.name}: {field} must be at least 1, got {getattr(self, field)}")
+        positive = ("lr", "clip_norm")
+        at_least_0 = ("warmup", "weight_decay", "final_lr", "workers")
+        at_least_1 = ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every", "drop_at")
+        self.check(positive, lambda value: value > 0, "above 0")
+        self.check(at_least_0, lambda value: value >= 0, "at least 0")
+        self.check(at_least_1, lambda value: value >= 1, "at least 1")
         if self.schedule == "step" and self.drop_at is None:
             raise ValueError(
                 f'{self.name}: schedule "step" needs drop_at, the step where the learning rate falls'
             )
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"{self.name}: ema is a decay between 0 and 1, or none; got {self.ema}")
+
+    def check(self, names: Iterable[str], holds: Callable[[Any], bool], expected: str) -> None:
+        """ValueError for the first of these fields that is not None, nor a finite number for which it holds."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and holds(value)):
+                raise ValueError(f"{self.name}: {name} must be {expected}, got {value}")
 
     def lr_factor(self, step: int) -> float:
         """The learning rate of a step (from 1), as a fraction of the full one."""
@@ -79,9 +89,13 @@ class Recipe:
 
     def with_settings(self, settings: Iterable[str]) -> "Recipe":
         """This recipe with some fields changed, as `--set` gives them: "lr=1e-3", "model.d_model=64"."""
+        pairs = []
         for setting in settings:
-            self = _with_setting(self, setting)
-        return self
+            key, equals, text = setting.partition("=")
+            if not equals:
+                raise ValueError(f"expected key=value, got {setting!r}")
+            pairs.append((key.strip(), text.strip()))
+        return _with_settings(self, pairs)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it: tuples become lists."""
@@ -94,7 +108,7 @@ class DetrRecipe(Recipe):
 
     model: DETRConfig  # its num_classes is replaced by the data's; where a checkpoint is the start, its model is used
     initial: str | None = None  # a checkpoint, or "imagenet" (for the backbone); None: from nothing
-    num_queries: int | None = None  # None: the model's, or more of them if a picture has more objects
+    num_queries: int | None = None  # None: the model's; a checkpoint's, or more if pictures need more
     freeze: tuple[
         str, ...
     ] = ()  # parts of the model that stay as they are: "backbone", "transformer.encoder"
@@ -119,6 +133,25 @@ class DetrRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        weights = (
+            "class_weight",
+            "l1_weight",
+            "giou_weight",
+            "no_object_weight",
+            "match_class",
+            "match_l1",
+            "match_giou",
+        )
+        self.check((*weights, "colour", "backbone_lr"), lambda value: value >= 0, "at least 0")
+        self.check(
+            ("num_queries", "shortest_edge", "longest_edge", "eval_images"),
+            lambda value: value >= 1,
+            "at least 1",
+        )
+        if self.initial == "imagenet" and self.model.backbone == "small":
+            raise ValueError(
+                f"{self.name}: there are no ImageNet weights for the small backbone; its model needs a ResNet"
+            )
         if self.model.backbone_norm == "frozen" and self.initial is None:
             raise ValueError(
                 f"{self.name}: a frozen batch norm without trained weights normalises nothing, and the features "
@@ -237,24 +270,26 @@ def get_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def _with_setting(settings: Any, setting: str) -> Any:
-    """A dataclass with one field set from "field=value" or "field.field=value"."""
-    key, equals, text = setting.partition("=")
-    if not equals:
-        raise ValueError(f"expected key=value, got {setting!r}")
-    key, _, rest = key.strip().partition(".")
+def _with_settings(settings: Any, pairs: Iterable[tuple[str, str]]) -> Any:
+    """A dataclass with fields set from (field, text), or (field.field, text): all at once, so their order is free."""
     hints = typing.get_type_hints(type(settings))
-    if key not in hints:
-        raise ValueError(f"{type(settings).__name__} has no field {key!r}{_closest(key, hints)}")
-    if rest:
-        if not dataclasses.is_dataclass(getattr(settings, key)):
-            raise ValueError(f"{key!r} has no fields of its own, so {setting!r} cannot be set")
-        return dataclasses.replace(settings, **{key: _with_setting(getattr(settings, key), f"{rest}={text}")})
-    try:
-        value = _parse(text.strip(), hints[key])
-    except ValueError as error:
-        raise ValueError(f"{key}: expected {_describe(hints[key])}, got {text.strip()!r}") from error
-    return dataclasses.replace(settings, **{key: value})
+    changes: dict[str, Any] = {}
+    inner: dict[str, list[tuple[str, str]]] = {}
+    for path, text in pairs:
+        key, _, rest = path.partition(".")
+        if key not in hints:
+            raise ValueError(f"{type(settings).__name__} has no field {key!r}{_closest(key, hints)}")
+        if rest:
+            if not dataclasses.is_dataclass(getattr(settings, key)):
+                raise ValueError(f"{key!r} has no fields of its own, so {path!r} cannot be set")
+            inner.setdefault(key, []).append((rest, text))
+            continue
+        try:
+            changes[key] = _parse(text, hints[key])
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{key}: expected {_describe(hints[key])}, got {text!r}") from error
+    changes |= {key: _with_settings(getattr(settings, key), rest) for key, rest in inner.items()}
+    return dataclasses.replace(settings, **changes)
 
 
 def _parse(text: str, hint: Any) -> Any:

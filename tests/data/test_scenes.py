@@ -1,6 +1,9 @@
 """`Scenes` and the shipped split as detection data sets."""
 
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -170,3 +173,18 @@ def test_the_shipped_rows_tell_the_whole_scene(shipped: ShippedScenes):
 def test_pictures_to_look_at(shipped: ShippedScenes):
     ours, theirs = np.asarray(shipped.scene_image(3), int), np.asarray(Scenes("val").scene_image(3), int)
     assert ours.shape == (128, 128, 3) and np.abs(ours - theirs).max() <= 1
+
+
+def test_the_shipped_split_needs_no_cache_and_says_nothing(tmp_path):
+    code = "from minivis.data import load_shipped_scenes; print(len(load_shipped_scenes()))"
+    unwritable = tmp_path / "file"
+    unwritable.write_text("")  # no folder can be made in it
+    environment = {
+        **os.environ,
+        "HF_HOME": str(unwritable / "huggingface"),
+        "HF_DATASETS_CACHE": str(unwritable / "cache"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert (done.stdout, done.stderr) == ("500\n", "")

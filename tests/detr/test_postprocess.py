@@ -66,3 +66,9 @@ def test_half_precision_and_gradients_do_not_reach_the_results():
         assert result["scores"].dtype == result["boxes"].dtype == torch.float32
         assert result["labels"].dtype == torch.int64
         assert not any(value.requires_grad for value in result.values())
+
+
+def test_a_size_for_every_image_is_asked_for():
+    outputs = {"pred_logits": torch.zeros(2, 3, 5), "pred_boxes": torch.full((2, 3, 4), 0.5)}
+    with pytest.raises(ValueError, match=r"of 2 images, got sizes of shape \(1, 2\)"):
+        postprocess(outputs, [(10, 20)])

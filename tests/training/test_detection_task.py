@@ -62,7 +62,7 @@ def test_pictures_with_more_objects_than_queries_get_more_queries(tmp_path, capl
     checkpoint(tmp_path)  # has 6 queries
     task, model = build(pictures=crowded, initial=str(tmp_path))
     assert model.config.num_queries == task.num_queries == 14
-    assert "a picture has 7 objects: 14 queries, not the model's 6" in caplog.text
+    assert "a picture has 7 objects: 14 queries, not the checkpoint's 6" in caplog.text
     _, model = build(pictures=crowded, initial=str(tmp_path), num_queries=5)  # as one says, but one is told
     assert model.config.num_queries == 5
     assert "a picture has 7 objects, of which 5 queries can find 5" in caplog.text

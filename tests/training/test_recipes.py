@@ -102,3 +102,36 @@ def test_cosine_schedule_warms_up_and_ends_where_it_should():
 def test_constant_schedule():
     recipe = replace(TINY, schedule="constant", warmup=0)
     assert {recipe.lr_factor(step) for step in range(1, 7)} == {1.0}
+
+
+def test_settings_are_taken_together_whatever_their_order():
+    settings = ["schedule=step", "drop_at=5", "initial=none", "model.backbone_norm=group"]
+    for order in (settings, settings[::-1]):
+        recipe = get_recipe("detr-r50-coco").with_settings(order)
+        assert (recipe.drop_at, recipe.initial, recipe.model.backbone_norm) == (5, None, "group")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("eval_every=0", "eval_every must be at least 1, got 0"),
+        ("eval_images=0", "eval_images must be at least 1"),
+        ("num_queries=-3", "num_queries must be at least 1"),
+        ("num_queries=0", "num_queries must be at least 1"),
+        ("clip_norm=-1", "clip_norm must be above 0"),
+        ("clip_norm=0", "clip_norm must be above 0"),
+        ("lr=nan", "lr must be above 0, got nan"),
+        ("warmup=-5", "warmup must be at least 0"),
+        ("match_class=nan", "match_class must be at least 0, got nan"),
+        ("steps=inf", "steps: expected int, got 'inf'"),
+        ("initial=imagenet", "no ImageNet weights for the small backbone"),
+        ("model.feature_level=9", "feature_level must be from -4 to 3, got 9"),
+        ("model.num_heads=0", "num_heads must be at least 1"),
+        ("model.d_model=0", "d_model must be at least 1"),
+        ("model.dim_feedforward=-1", "dim_feedforward must be at least 1"),
+        ("model.backbone_channels=3,5", "backbone_channels must be 4 or more each"),
+    ],
+)
+def test_values_that_make_no_sense_are_named(setting, message):
+    with pytest.raises(ValueError, match=message):
+        get_recipe("detr-mini").with_settings([setting])
