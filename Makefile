@@ -1,7 +1,8 @@
 # On a fresh machine with Python 3.11 or newer, git and make, `make lab` and `make test` are all one needs.
 #
 #   make lab        install into .venv, then open JupyterLab on the first notebook
-#   make test       install into .venv, then run every test: unit and parity, notebooks, slow ones
+#   make test       install into .venv, then run every test: unit, parity and browser, notebooks, slow ones
+#                   (widgets are tested in Chromium: without one these tests are left out, and say so)
 #   make quick      the unit and parity tests alone
 #   make notebooks  execute, clean and pair the notebooks (NOTEBOOK=03_matching for one of them)
 #   make lint       ruff

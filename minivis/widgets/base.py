@@ -32,7 +32,8 @@ class Widget(anywidget.AnyWidget):
 
     def __init_subclass__(cls, files: Path | None = None, **kwargs: Any) -> None:
         """`files`: where the subclass's .js and .css are, without suffix; by default beside its own module."""
-        if files or not hasattr(cls, "javascript"):  # traitlets makes a subclass for every instance: it inherits
+        # traitlets makes a subclass for every instance: it inherits.
+        if files or not hasattr(cls, "javascript"):
             files = files or Path(sys.modules[cls.__module__].__file__).with_suffix("")
             parts = [HERE / name for name in ("shared.js", *cls.parts)]
             cls.javascript = cls._esm = "".join(_text(part) for part in [*parts, files.with_suffix(".js")])

@@ -12,11 +12,9 @@ const SHADES = Array.from({ length: 64 }, (_, i) => {
 function costMatrix({ names, guesses, point, keep, redraw }) {
   const hasNumbers = names.length <= NUMBERED_OBJECTS;
   const rows = guesses.map((guess, query) => {
-    const cells = names.map((_, object) => h("td", {
-      role: "gridcell", tabindex: -1, "data-query": query, "data-object": object, style: `--pair: ${colour(object)}`,
-    }));
+    const cells = names.map((_, object) => cellView(query, object, hasNumbers));
     const header = h("th", { scope: "row" }, h("b", {}, String(query)), h("span", {}, guess));
-    return { element: h("tr", { role: "row" }, header, ...cells), cells };
+    return { element: h("tr", { role: "row" }, header, ...cells.map((cell) => cell.element)), cells };
   });
   const columns = names.map(({ letter, text }, object) => h("th", {
     scope: "col", style: `--pair: ${colour(object)}; --ink: ${ink(object)}`, title: text,
@@ -94,10 +92,9 @@ function costMatrix({ names, guesses, point, keep, redraw }) {
         const { fill, isDark } = SHADES[Math.round((SHADES.length - 1) * (high - cost[i]) / (high - low || 1))];
         const isActive = now.active?.query === query && now.active?.object === i;
         const states = { dark: isDark, matched: i === object, usual: i === usual && i !== object, active: isActive };
-        cell.style.backgroundColor = fill;
-        cell.className = Object.keys(states).filter((state) => states[state]).join(" ");
-        cell.dataset.cost = cost[i].toFixed(6);
-        if (hasNumbers) cell.textContent = number(cost[i]);
+        cell.look({
+          fill, cost: cost[i], states: Object.keys(states).filter((state) => states[state]).join(" "),
+        });
       });
     }
     cheap.textContent = names.length ? `cheap ${number(low)}` : "no objects: no costs";
@@ -109,6 +106,24 @@ function costMatrix({ names, guesses, point, keep, redraw }) {
     }
   }
   return { element, show, arrange, isShown };
+}
+
+/** One cell. There may be thousands: it writes only what is new. */
+function cellView(query, object, hasNumber) {
+  const element = h("td", {
+    role: "gridcell", tabindex: -1, "data-query": query, "data-object": object, style: `--pair: ${colour(object)}`,
+  });
+  let was = {};
+  function look(is) {
+    if (is.fill !== was.fill) element.style.backgroundColor = is.fill;
+    if (is.states !== was.states) element.className = is.states;
+    if (is.cost !== was.cost) {
+      element.dataset.cost = is.cost.toFixed(6);
+      if (hasNumber) element.textContent = number(is.cost);
+    }
+    was = is;
+  }
+  return { element, look };
 }
 
 function number(value) {

@@ -46,11 +46,10 @@ export default {
       names, guesses, redraw, point: (at) => point("cell", at), keep: (at) => point("kept", at),
     });
     const news = h("div", { class: "unseen", "aria-live": "polite" });
-    const root = h("div", {
+    const root = keepKeys(h("div", {
       class: "mv mv-matching-explorer", "data-widget": "matching-explorer",
-      "data-lm-suppress-shortcuts": "true", // JupyterLab has other uses for arrow keys
       onkeydown: (event) => { if (event.key === "Escape") point("kept", null); },
-    }, h("div", { class: "panes" }, panel.element, picture.element, matrix.element), news);
+    }, h("div", { class: "panes" }, panel.element, picture.element, matrix.element), news));
 
     function calculate() {
       const parts = costParts(probabilities, state.boxes, labels, state.true_boxes);
@@ -124,7 +123,7 @@ function lookedAt({ cell, box, kept }, pairs) {
 
 /** The three weights as sliders, each in its line: weight × value = part; and what the assignment costs. */
 function equationPanel({ weights, names, setWeight, setMethod, letGo, reset }) {
-  const title = h("b", {}), hint = h("span", { class: "mv-note" }, "point at a cell to see one pair");
+  const title = h("b", {}), hint = h("span", { class: "mv-note" }, "or point at a cell for one pair");
   const all = h("button", { class: "mv-button small", onclick: letGo }, "show all pairs");
   const lines = PARTS.map(({ part, name, label }, i) => {
     const changed = (value) => setWeight(i, value);

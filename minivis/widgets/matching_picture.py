@@ -105,7 +105,8 @@ def draw_matrix(axes: Axes, explorer: Any, queries: list[int], cell: tuple[int, 
         return
     depth = ((cost.max() - cost) / (np.ptp(cost) or 1))[queries] ** 1.5
     (width, height), left, has_numbers = cell, MATRIX_LEFT + 110, cost.shape[1] <= NUMBERED_OBJECTS
-    xs, ys = left + width * np.arange(cost.shape[1] + 1.0), MATRIX_TOP + height * np.arange(len(queries) + 1.0)
+    xs = left + width * np.arange(cost.shape[1] + 1.0)
+    ys = MATRIX_TOP + height * np.arange(len(queries) + 1.0)
     axes.imshow(
         DEAR + depth[..., None] * (CHEAP - DEAR), extent=(xs[0], xs[-1], ys[-1], ys[0]), aspect="auto"
     )

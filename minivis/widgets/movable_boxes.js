@@ -26,7 +26,7 @@ function movableBoxes({ source, names, guesses, point, boxOf, setBox }) {
   const element = h("figure", { class: names.length <= NAMED_OBJECTS ? "named" : "" },
     h("div", { class: "picture" }, h("img", { src: source, alt: "", draggable: "false" }), overlay),
     h("figcaption", { class: "mv-note" },
-      h("div", {}, key("truth"), "true object", key("prediction"), "matched query", key("left-over"), "left-over query"),
+      h("div", {}, key("truth", "true object"), key("prediction", "matched query"), key("left-over", "left-over query")),
       h("div", {}, "Drag a box to move it, its white corner to resize it. By keyboard: Tab, arrows, Shift + arrows.")));
   const viewOf = ({ query, object }) => (query === undefined ? truths[object] : predictions[query]);
 
@@ -171,16 +171,25 @@ function boxView(at, tag, text) {
 }
 
 function span(element, [left, top, right, bottom]) {
-  change(element, { x: percent(left), y: percent(top), width: percent(right - left), height: percent(bottom - top) });
+  place(element, { x: left, y: top, width: right - left, height: bottom - top });
 }
 
 function join(line, a, b) {
-  change(line, { x1: percent(a[0]), y1: percent(a[1]), x2: percent(b[0]), y2: percent(b[1]) });
+  place(line, { x1: a[0], y1: a[1], x2: b[0], y2: b[1] });
+}
+
+/** Fractions of the picture as per cent. What did not change is not written: the browser would lay it out again. */
+function place(element, fractions) {
+  for (const [name, value] of Object.entries(fractions)) {
+    const text = `${100 * value}%`;
+    if (element.getAttribute(name) !== text) element.setAttribute(name, text);
+  }
 }
 
 /** How a kind of box looks, for the caption. */
-function key(kind) {
-  return svg("svg", { class: `key ${kind}`, width: 20, height: 12 }, svg("rect", { x: 2, y: 2, width: 16, height: 8 }));
+function key(kind, text) {
+  const box = svg("svg", { width: 20, height: 12 }, svg("rect", { x: 2, y: 2, width: 16, height: 8 }));
+  return h("span", { class: `key ${kind}` }, box, text);
 }
 
 /** Of an object and of the query that is matched to it. */
@@ -199,8 +208,4 @@ function clamp(value, low, high) {
 
 function rounded(value) {
   return Math.round(value * 1e4) / 1e4;
-}
-
-function percent(value) {
-  return `${100 * value}%`;
 }

@@ -69,3 +69,11 @@ function whileDragged(element, pressed, moved, released = () => {}) {
   });
 }
 
+/** Keys pressed inside are the widget's own: JupyterLab has other uses for arrows, Enter and letters. */
+function keepKeys(root) {
+  root.addEventListener("keydown", (event) => {
+    const isShortcut = event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
+    if (!isShortcut) event.stopPropagation();
+  });
+  return root;
+}

@@ -1,5 +1,6 @@
 """JupyterLab on this machine, for one file of tests, and what one does with a notebook in it."""
 
+import ast
 import json
 import os
 import shutil
@@ -101,10 +102,10 @@ class JupyterLab:
 def run_all_cells(page: "Page") -> None:
     """Run the notebook that is open; a cell that fails is an `AssertionError` with its traceback."""
     page.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells')")
-    errors = page.evaluate(
-        "() => jupyterapp.shell.currentWidget.model.cells.model.sharedModel.getCells?.() ?? []"
-    )
-    assert not errors
+    cells = page.evaluate("() => jupyterapp.shell.currentWidget.content.model.toJSON().cells")
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    errors = ["\n".join(output["traceback"]) for output in outputs if output["output_type"] == "error"]
+    assert not errors, "\n\n".join(errors)
 
 
 def python(page: "Page", code: str) -> Any:
@@ -120,7 +121,7 @@ def python(page: "Page", code: str) -> Any:
         f"__import__('json').dumps({code})",
     )
     assert result["status"] == "ok", result
-    return json.loads(eval(result["data"]["text/plain"]))
+    return json.loads(ast.literal_eval(result["data"]["text/plain"]))
 
 
 def shut_down_kernel(page: "Page") -> None:

@@ -39,11 +39,7 @@ def shown(page) -> dict:
     """What the widget says that it shows, once it has drawn."""
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     data = page.evaluate("() => ({ ...document.querySelector('[data-widget]').dataset })")
-    return {
-        key: value if key in ("method", "widget") else json.loads(value)
-        for key, value in data.items()
-        if key != "lmSuppressShortcuts"
-    }
+    return {name: text if name in ("method", "widget") else json.loads(text) for name, text in data.items()}
 
 
 def boxes_in(page, explorer) -> None:
@@ -192,12 +188,17 @@ def test_a_box_is_dragged_and_the_matching_follows(open_widget):
     explorer = MatchingExplorer.toy()
     page = open_widget(explorer)
     picture = page.locator(".picture").bounding_box()
-    x, y = centre(page, ".frame-of-1, svg.prediction[data-query='1'][tabindex]")
-    drag(page, (x, y), (-0.4 * picture["width"], 0.05 * picture["height"]))
+    middle = centre(page, "svg.prediction[data-query='1'][tabindex]")
+    drag(page, middle, (-0.4 * picture["width"], 0.05 * picture["height"]))
     state = assert_agrees(page, explorer)
     assert state["matching"] == [[0, 1], [1, 0], [2, 2]]
     assert explorer.boxes[1][:2] == pytest.approx([0.25, 0.8], abs=0.01)
     assert explorer.boxes[1][2:] == [0.2, 0.3], "it keeps its size"
+    # Where boxes lie on each other one takes hold of the prediction, also while its object is lit.
+    middle = centre(page, "svg.prediction[data-query='1'][tabindex]")
+    drag(page, middle, (0.4 * picture["width"], -0.05 * picture["height"]))
+    assert assert_agrees(page, explorer)["matching"] == [[0, 0], [1, 1], [2, 2]]
+    assert explorer.true_boxes == MatchingExplorer.toy().true_boxes
     # A true box, by its tag; it stays within the picture.
     tag = page.locator("svg.handles[data-object='2'] .tag rect").bounding_box()
     drag(page, (tag["x"] + 5, tag["y"] + 5), (picture["width"], -picture["height"]))
@@ -350,9 +351,8 @@ def test_boxes_have_the_colour_of_their_pair(open_widget):
         left, top = round(box["x"]), round(box["y"])
         right, bottom = round(box["x"] + box["width"]), round(box["y"] + box["height"])
         wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
-        near = np.abs(pixels - wanted).max(axis=-1) < 20
-        rows = [near[y - 2 : y + 3, left + 12 : right - 12].any(axis=0) for y in (top, bottom)]
-        return np.concatenate(rows).mean()
+        edges = [pixels[y - 2 : y + 3, left + 12 : right - 12] for y in (top, bottom)]
+        return np.mean([(np.abs(edge - wanted).max(axis=-1) < 20).any(axis=0).mean() for edge in edges])
 
     for query, thing in explorer.matching:
         for box in (f".prediction[data-query='{query}']", f".truth[data-object='{thing}']"):
