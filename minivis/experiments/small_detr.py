@@ -21,7 +21,7 @@ CONFIG = DETRConfig(
     backbone_channels=(16, 32, 64), d_model=64, num_heads=4, encoder_layers=2, decoder_layers=2, dim_feedforward=128,
     dropout=0.0, normalize_before=True, position_temperature=20.0,
 )  # fmt: skip
-STEPS, BATCH, LEARNING_RATE = 1200, 16, 2e-3
+STEPS, BATCH, LEARNING_RATE = 800, 32, 3e-3
 EVALUATED = 300  # scenes that no training sees
 
 History = dict[str, list[float]]

@@ -26,8 +26,8 @@ def test_an_experiment_measures_what_it_says_of_every_variant(id, tmp_path):
 
 
 def test_an_unknown_experiment_is_named():
-    with pytest.raises(ValueError, match=r"no experiment 'D222' \(did you mean D2.*\); there are D15, D17"):
-        get_experiment("D222")
+    with pytest.raises(ValueError, match=r"no experiment 'd21' .*there are D15, D17, D20, D21"):
+        get_experiment("d21")
 
 
 def test_training_is_watched_and_learns_and_depends_on_the_seed_alone():
