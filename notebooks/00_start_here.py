@@ -64,7 +64,7 @@ print(f"device: {device}, seed: {SEED}")
 # %% [markdown]
 # ## The payoff first
 #
-# `detr-mini` is a DETR with about two million parameters. It was trained on two CPU cores, on pictures like these: coloured shapes
+# `detr-mini` is a DETR with about two million parameters. It was trained on one CPU core, on pictures like these: coloured shapes
 # on photographed ground. `load` gives the model in evaluation mode. The 500 scenes below were never trained on.
 
 # %%

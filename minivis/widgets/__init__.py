@@ -1,5 +1,20 @@
-"""What notebooks show: pictures that say what they show, and live widgets."""
+"""What notebooks show: pictures that say what they show, drawings, the package's own code, and live widgets."""
 
+from minivis.widgets.drawing import Arrow, Box, Drawing, Group
+from minivis.widgets.matching_explorer import MatchingExplorer
+from minivis.widgets.matching_recorder import MatchingRecorder
+from minivis.widgets.matching_replay import MatchingReplay
 from minivis.widgets.pictures import show
+from minivis.widgets.source import show_source
 
-__all__ = ["show"]
+__all__ = [
+    "Arrow",
+    "Box",
+    "Drawing",
+    "Group",
+    "MatchingExplorer",
+    "MatchingRecorder",
+    "MatchingReplay",
+    "show",
+    "show_source",
+]
