@@ -30,6 +30,8 @@ class MatchingReplay(Widget):
         image: which of the recorded images is seen first.
     """
 
+    parts = ("owned_boxes.js", "owner_timeline.js")
+
     step_index = traitlets.Int(0, help="which record is seen, from 0").tag(sync=True)
     image = traitlets.Int(0, help="which image is seen, from 0").tag(sync=True)
     playing = traitlets.Bool(False).tag(sync=True)

@@ -2,8 +2,10 @@
 
 import io
 
+import nbformat
 import numpy as np
 import pytest
+from lab import python, run_all_cells, shut_down_kernel
 from PIL import Image, ImageColor
 
 from minivis.widgets.matching_recorder import GREY, ImageHistory
@@ -41,9 +43,17 @@ def history() -> MatchingHistory:
     return MatchingHistory(STEPS, tuple(3 - step / 150 for step in STEPS), images)
 
 
+@pytest.fixture(scope="module")
+def widget(history) -> MatchingReplay:
+    widget = MatchingReplay(history)
+    png = widget._png()
+    widget._png = lambda: png  # drawn once for all tests
+    return widget
+
+
 @pytest.fixture
-def page(history, open_widget):
-    return open_widget(MatchingReplay(history))
+def page(widget, open_widget):
+    return open_widget(widget)
 
 
 ROOT = "[data-widget=matching-replay]"
@@ -57,6 +67,12 @@ def shown(page, name: str) -> str | None:
 
 def wait_for(page, name: str, value: object) -> None:
     page.wait_for_selector(f'{ROOT}[data-{name}="{value}"]')
+
+
+def wait_until_between(page, low: int, high: int = len(STEPS)) -> None:
+    """Until the clock has passed a record; an exact one may go by unseen."""
+    index = f"Number(document.querySelector('{ROOT}').dataset.stepIndex)"
+    page.wait_for_function(f"{low} < {index} && {index} < {high}")
 
 
 def over(page, selector: str, x: float = 0.5, y: float = 0.5) -> tuple[float, float]:
@@ -203,20 +219,23 @@ def test_more_queries_than_colours_go_by_their_number(page, history):
 
 
 def test_play_goes_on_to_the_end_and_pause_stops(page):
-    button = page.get_by_role("button", name="Play")
+    button = page.locator(".mv-play")
     page.get_by_label("speed").select_option("fast")
     button.click()
-    wait_for(page, "step", 3)
-    page.get_by_role("button", name="Pause").click()
+    wait_until_between(page, 2)
+    button.click()
     wait_for(page, "playing", "false")
     stopped = shown(page, "step-index")
     page.wait_for_timeout(300)
-    assert shown(page, "step-index") == stopped != "19"
+    assert shown(page, "step-index") == stopped
+    page.get_by_label("recorded step").fill("17")
+    wait_for(page, "step-index", 17)
     button.click()
     wait_for(page, "step", 300)
     wait_for(page, "playing", "false")
+    page.get_by_label("speed").select_option("slow")
     button.click()  # from the end it plays once more
-    wait_for(page, "step", 1)
+    wait_until_between(page, 0, 19)
 
 
 def test_no_record_is_left_out_while_playing(page):
@@ -229,7 +248,7 @@ def test_no_record_is_left_out_while_playing(page):
         }"""
     )
     page.get_by_label("speed").select_option("fast")
-    page.get_by_role("button", name="Play").click()
+    page.locator(".mv-play").click()
     wait_for(page, "step", 300)
     seen = page.evaluate("[...new Set(window.seen)]")
     assert seen in (list(range(20)), list(range(1, 20)))
@@ -252,7 +271,7 @@ def test_the_pointer_over_the_timeline_scrubs(page):
 
 def test_while_playing_only_a_click_scrubs(page):
     page.get_by_label("speed").select_option("slow")
-    page.get_by_role("button", name="Play").click()
+    page.locator(".mv-play").click()
     page.mouse.move(*over_record(page, 18))
     assert int(shown(page, "step-index")) < 10 and shown(page, "playing") == "true"
     page.mouse.down()
@@ -278,7 +297,7 @@ def test_keys(page):
         assert shown(page, "step-index") == str(index)
     page.keyboard.press(" ")
     assert shown(page, "playing") == "true"
-    wait_for(page, "step-index", 2)
+    wait_until_between(page, 0)
     page.keyboard.press("ArrowLeft")  # taking hold of it stops it
     assert shown(page, "playing") == "false"
     for wanted in ("0", "1", "2", None, "0"):
@@ -289,7 +308,7 @@ def test_keys(page):
 
 
 def test_space_on_the_button_toggles_once(page):
-    page.get_by_role("button", name="Play").focus()
+    page.locator(".mv-play").focus()
     page.keyboard.press(" ")
     assert shown(page, "playing") == "true"
     page.keyboard.press(" ")
@@ -367,8 +386,8 @@ def test_nothing_lies_outside(page, width):
     outside = page.evaluate(
         """() => {
           const root = document.querySelector("[data-widget]").getBoundingClientRect();
-          const texts = document.querySelectorAll(".mv-timeline text, .mv-side *, .mv-controls *, .mv-picture, .mv-tag");
-          return [...texts].filter((e) => {
+          const parts = ".mv-timeline text, .mv-side *, .mv-controls *, .mv-picture, .mv-tag";
+          return [...document.querySelectorAll(parts)].filter((e) => {
             const box = e.getBoundingClientRect();
             return box.width && (box.left < root.left - 1 || box.right > root.right + 1);
           }).map((e) => e.outerHTML.slice(0, 120));
@@ -384,9 +403,12 @@ def test_texts_of_the_timeline_do_not_overlap(page):
         shown(page, "step")
         overlaps = page.evaluate(
             """() => {
-              const boxes = [...document.querySelectorAll(".mv-timeline text")].map((e) => [e.textContent, e.getBoundingClientRect()]);
-              return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([b, q]) =>
-                p.left < q.right && q.left < p.right && p.top < q.bottom - 2 && q.top < p.bottom - 2).map(([b]) => [a, b]));
+              const texts = [...document.querySelectorAll(".mv-timeline text")];
+              const boxes = texts.map((e) => [e.textContent, e.getBoundingClientRect()]);
+              const meet = (p, q) =>
+                p.left < q.right && q.left < p.right && p.top < q.bottom - 2 && q.top < p.bottom - 2;
+              return boxes.flatMap(([a, p], i) =>
+                boxes.slice(i + 1).filter(([b, q]) => meet(p, q)).map(([b]) => [a, b]));
             }"""
         )
         assert overlaps == []
@@ -397,16 +419,23 @@ def test_views_of_one_model_share_a_clock_and_let_go(page):
     result = page.evaluate(
         """async () => {
           const boxes = new DataView(new ArrayBuffer(4 + 6 * 16), 4); // not at the buffer's start
-          for (let i = 0; i < 6; i++) [0.1, 0.1, 0.2, 0.1 * i + 0.2].forEach((v, j) => boxes.setFloat32(16 * i + 4 * j, v, true));
+          const set = (i, corners) => corners.forEach((v, j) => boxes.setFloat32(16 * i + 4 * j, v, true));
+          for (let i = 0; i < 6; i++) set(i, [0.1, 0.1, 0.2, 0.1 * i + 0.2]);
           const image = { picture: "data:image/gif;base64,R0lGODlhAQABAAAAACw=", size: [10, 10], names: ["dot"],
-            true_boxes: [[0.1, 0.1, 0.5, 0.5]], queries: 1, boxes, owners: Array(6).fill([0]), probability: Array(6).fill([1]),
-            cost: [5, 4, 3, 2, 1, 0], changed: Array(6).fill(0), colours: { 0: "#0072B2" } };
-          const values = { record: { steps: [0, 1, 2, 3, 4, 5], losses: Array(6).fill(null), images: [image], tick_order: [0, 5] },
-            step_index: 0, image: 0, playing: false, speed: 10 };
+            true_boxes: [[0.1, 0.1, 0.5, 0.5]], queries: 1, boxes, owners: Array(6).fill([0]),
+            probability: Array(6).fill([1]), cost: [5, 4, 3, 2, 1, 0], changed: Array(6).fill(0),
+            colours: { 0: "#0072B2" } };
+          const steps = [0, 1, 2, 3, 4, 5];
+          const record = { steps, losses: Array(6).fill(null), images: [image], tick_order: [0, 5] };
+          const values = { record, step_index: 0, image: 0, playing: false, speed: 10 };
           const watchers = {}; let saved = 0;
           const model = {
             get: (name) => values[name],
-            set: (name, value) => { if (values[name] !== value) { values[name] = value; (watchers["change:" + name] ?? []).forEach((f) => f()); } },
+            set: (name, value) => {
+              const changed = values[name] !== value;
+              values[name] = value;
+              if (changed) (watchers["change:" + name] ?? []).forEach((f) => f());
+            },
             on: (event, f) => (watchers[event] ??= []).push(f),
             off: (event, f) => { watchers[event] = watchers[event].filter((g) => g !== f); },
             save_changes: () => { saved += 1; },
@@ -416,7 +445,7 @@ def test_views_of_one_model_share_a_clock_and_let_go(page):
           const frame = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
           model.set("step_index", 3);
           await frame();
-          const steps = views.map((el) => el.firstChild.dataset.step);
+          const seen = views.map((el) => el.firstChild.dataset.step);
           const box = views[0].querySelector(".mv-owner").dataset.box;
           model.set("step_index", 0);
           const start = performance.now();
@@ -426,17 +455,59 @@ def test_views_of_one_model_share_a_clock_and_let_go(page):
           ends.forEach((end) => end());
           views.forEach((el) => el.remove());
           const left = Object.values(watchers).flat().length;
-          return { steps, box, seconds, left, saved, step: values.step_index };
+          return { seen, box, seconds, left, saved, step: values.step_index };
         }"""
     )
-    assert result["steps"] == ["3", "3"] and result["box"] == "0.1000 0.1000 0.2000 0.5000"
+    assert result["seen"] == ["3", "3"] and result["box"] == "0.1000 0.1000 0.2000 0.5000"
     assert result["step"] == 5 and result["saved"] > 0
     assert result["seconds"] > 0.45, "five records at ten a second, however many views there are"
     assert result["left"] == 0
 
 
-def test_the_page_has_picture_and_words_before_any_script(history):
-    widget = MatchingReplay(history)
+CELL = """
+import numpy as np
+from PIL import Image
+from minivis.widgets.matching_recorder import ImageHistory, MatchingHistory
+from minivis.widgets.matching_replay import MatchingReplay
+
+boxes = np.tile(np.float32([0.2, 0.2, 0.6, 0.6]), (20, 3, 1))
+owners = np.array([[0, 1], [2, 1]] * 10)
+names, picture = ("circle", "square"), Image.new("RGB", (40, 40))
+image = ImageHistory(picture, names, boxes[0, :2], boxes, owners, owners / 2, np.ones(20))
+widget = MatchingReplay(MatchingHistory(tuple(range(20)), (None,) * 20, (image,)))
+widget
+"""
+
+
+def test_in_jupyterlab_with_a_kernel_and_without(open_notebook, tmp_path):
+    file = tmp_path / "replay.ipynb"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)], metadata=kernel), file)
+    page = open_notebook(file)
+    run_all_cells(page)
+    page.wait_for_selector(ROOT)
+    active = "jupyterapp.shell.currentWidget.content.activeCellIndex"
+    cell = page.evaluate(active)
+    page.locator(ROOT).focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("b")  # in JupyterLab: a new cell below
+    wait_for(page, "step", 1)
+    wait_for(page, "object", 1)
+    assert page.evaluate(active) == cell and page.locator(".jp-Cell").count() == 1, "JupyterLab took the keys"
+    assert python(page, "widget.step_index") == 1
+    python(page, "widget.set_trait('step_index', 7)")
+    wait_for(page, "step", 7)
+
+    shut_down_kernel(page)
+    page.locator(".mv-play").click()
+    wait_until_between(page, 9)
+    page.keyboard.press("Home")
+    wait_for(page, "step", 0)
+
+
+def test_the_page_has_picture_and_words_before_any_script(widget):
     page = widget.page()
     main = page[page.index("<main") : page.index("</main>")]
     assert '<img src="data:image/png;base64,' in main and widget.describe() in main
