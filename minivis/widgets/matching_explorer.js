@@ -57,7 +57,7 @@ export default {
       const pairs = solved[state.method], objectOf = new Map(pairs); // of a query
       const usual = new Map(optimal(weighted(parts, DETR_WEIGHTS)));
       return {
-        ...state, parts, cost, pairs, objectOf, usual, kept: pointed.kept, active: lookedAt(pointed, pairs),
+        ...state, parts, cost, pairs, objectOf, usual, kept: pointed.kept, active: lookedAt(pointed, pairs, cost),
         totals: { optimal: totalCost(cost, solved.optimal), greedy: totalCost(cost, solved.greedy) },
         changed: pairs.filter(([query, object]) => usual.get(query) !== object).length,
       };
@@ -112,18 +112,22 @@ export default {
   },
 };
 
-/** The pair that is looked at, { query, object }: one of them is missing where a box has no partner. */
-function lookedAt({ cell, box, kept }, pairs) {
+/** The pair that is looked at, { query, object }: a cell's, or a box's own; one without a partner is with its cheapest. */
+function lookedAt({ cell, box, kept }, pairs, cost) {
   if (cell) return cell;
   if (!box) return kept;
   if (kept && (kept.query === box.query || kept.object === box.object)) return kept;
   const pair = pairs.find(([query, object]) => query === box.query || object === box.object);
-  return pair ? { query: pair[0], object: pair[1] } : box;
+  if (pair) return { query: pair[0], object: pair[1] };
+  const costs = box.object === undefined ? cost[box.query] : cost.map((row) => row[box.object]);
+  if (costs.length === 0) return box;
+  const cheapest = costs.indexOf(Math.min(...costs));
+  return box.object === undefined ? { ...box, object: cheapest } : { query: cheapest, ...box };
 }
 
 /** The three weights as sliders, each in its line: weight × value = part; and what the assignment costs. */
 function equationPanel({ weights, names, setWeight, setMethod, letGo, reset }) {
-  const title = h("b", {}), hint = h("span", { class: "mv-note" }, "or point at a cell for one pair");
+  const title = h("b", {}), hint = h("span", { class: "mv-note" });
   const all = h("button", { class: "mv-button small", onclick: letGo }, "show all pairs");
   const lines = PARTS.map(({ part, name, label }, i) => {
     const changed = (value) => setWeight(i, value);
@@ -154,7 +158,8 @@ function equationPanel({ weights, names, setWeight, setMethod, letGo, reset }) {
     title.textContent = isPair
       ? `Query ${query} with ${names[object].letter} (${names[object].text})`
       : `All ${pairs.length} matched pairs, added up`;
-    hint.hidden = isPair;
+    const isMatched = pairs.some(([q, o]) => q === query && o === object);
+    hint.textContent = !isPair ? "or point at a cell for one pair" : isMatched ? "matched" : "not matched";
     all.hidden = !kept;
     lines.forEach(({ line, value, product }, i) => {
       const whole = cells.reduce((sum, [q, o]) => sum + parts[q][o][i], 0);

@@ -64,13 +64,12 @@ def draw_boxes(axes: Axes, explorer: Any, picture: Image.Image, queries: list[in
         return np.array([centre - half, centre + half])
 
     object_of = dict(explorer.matching)
-    for query in sorted(queries, key=lambda query: query in object_of):  # matched ones above the others
-        if query in object_of:
-            corners = frame(explorer.boxes[query], colour := colour_of(object_of[query]))
-            draw_tag(axes, *corners[1], query, colour, "round4")
-        else:
-            corners = frame(explorer.boxes[query], LEFT_OVER, 0.8)
-            draw_tag(axes, corners[1, 0], corners[0, 1], query, "white", "round4", edge=LEFT_OVER)
+    for query in queries:
+        if query not in object_of:
+            frame(explorer.boxes[query], LEFT_OVER, 0.8)
+    for query, thing in explorer.matching:
+        corners = frame(explorer.boxes[query], colour_of(thing))
+        draw_tag(axes, *corners[1], query, colour_of(thing), "round4")
     for thing, box in enumerate(explorer.true_boxes):
         corners = frame(box, colour_of(thing), style=(0, (3, 2)))
         draw_tag(axes, *corners[0], letter(thing), colour_of(thing), "circle")
@@ -78,7 +77,9 @@ def draw_boxes(axes: Axes, explorer: Any, picture: Image.Image, queries: list[in
         x, y = (np.array([explorer.boxes[query][:2], explorer.true_boxes[thing][:2]]) * size + (left, top)).T
         axes.plot(x, y, color="white", linewidth=3.5)
         axes.plot(x, y, color=colour_of(thing), linewidth=1.8)
-    axes.text(left, top + size[1] + 25, "dashed: true objects; solid: queries", **SMALL)
+    axes.text(
+        left, top + size[1] + 25, "dashed: true objects; solid: matched queries; thin: left over", **SMALL
+    )
 
 
 def draw_sums(axes: Axes, explorer: Any) -> None:
@@ -133,11 +134,9 @@ def draw_matrix(axes: Axes, explorer: Any, queries: list[int], cell: tuple[int, 
                 axes.text(x, y, number(value), **SMALL | ink, ha="center", va="center_baseline")
 
 
-def draw_tag(
-    axes: Axes, x: float, y: float, name: int | str, colour: str, shape: str, edge: str = "white"
-) -> None:
+def draw_tag(axes: Axes, x: float, y: float, name: int | str, colour: str, shape: str) -> None:
     ink = "white" if colour == COLOURS[0] else "black"  # of the seven, only blue is dark
-    box = dict(boxstyle=f"{shape},pad=0.25", facecolor=colour, edgecolor=edge)
+    box = dict(boxstyle=f"{shape},pad=0.25", facecolor=colour, edgecolor="white")
     axes.text(x, y, str(name), fontsize=7.5, color=ink, weight="bold", ha="center", va="center", bbox=box)
 
 

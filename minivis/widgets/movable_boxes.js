@@ -1,7 +1,6 @@
 // The picture with predicted and true boxes, to be moved with mouse, finger or keyboard.
 
 const NAMED_OBJECTS = 3; // up to so many objects, every box has its class written beside it
-const TAGGED_LEFT_OVERS = 8; // up to so many queries left over, each has its number beside it
 const SMALLEST_SIDE = 0.02; // of a box, as a fraction of the picture
 const STEP = 0.01; // of one press of a key
 const LEFT_OVER = "#5a5a5a";
@@ -18,7 +17,8 @@ function movableBoxes({ source, names, guesses, point, boxOf, setBox }) {
   truths.forEach((view, object) => view.paint(object));
   const lines = names.map((_, object) => svg("g", { class: "join", style: `--pair: ${colour(object)}` },
     svg("line", { class: "halo" }), svg("line", {})));
-  const hull = svg("rect", { class: "hull" }), unmatched = svg("line", { class: "unmatched" });
+  const hull = svg("g", { class: "dotted" }, svg("rect", { class: "halo" }), svg("rect", {}));
+  const unmatched = svg("g", { class: "dotted" }, svg("line", { class: "halo" }), svg("line", {}));
   const spare = svg("g", {}), taken = svg("g", {}, ...truths.map((view) => view.handles));
   const overlay = svg("svg", { class: "overlay", role: "group", "aria-label": "predicted and true boxes" },
     ...truths.map((view) => view.ground), ...predictions.map((view) => view.frame),
@@ -26,7 +26,7 @@ function movableBoxes({ source, names, guesses, point, boxOf, setBox }) {
   const element = h("figure", { class: names.length <= NAMED_OBJECTS ? "named" : "" },
     h("div", { class: "picture" }, h("img", { src: source, alt: "", draggable: "false" }), overlay),
     h("figcaption", { class: "mv-note" },
-      h("div", {}, key("truth", "true object"), key("prediction", "matched query"), key("left-over", "left-over query")),
+      h("div", {}, key("truth", "true object"), key("prediction", "matched query"), key("left-over", "left over")),
       h("div", {}, "Drag a box to move it, its white corner to resize it. By keyboard: Tab, arrows, Shift + arrows.")));
   const viewOf = ({ query, object }) => (query === undefined ? truths[object] : predictions[query]);
 
@@ -63,12 +63,10 @@ function movableBoxes({ source, names, guesses, point, boxOf, setBox }) {
       view.place(true_boxes[i]);
       view.toggle("active", i === object);
     });
-    let leftOver = 0;
     predictions.forEach((view, i) => {
       const partner = objectOf.get(i), seen = isShown(i) || i === query;
       view.toggle("away", !seen);
       if (!seen) return;
-      if (partner === undefined) leftOver += 1;
       const layer = partner === undefined ? spare : taken; // tags of those left over lie below the others
       if (view.handles.parentNode !== layer) layer.prepend(view.handles);
       view.place(boxes[i]);
@@ -76,7 +74,6 @@ function movableBoxes({ source, names, guesses, point, boxOf, setBox }) {
       view.toggle("active", i === query);
       change(view.frame, { "data-matched": partner });
     });
-    element.classList.toggle("crowded", leftOver > TAGGED_LEFT_OVERS);
 
     const queryOf = new Map(pairs.map(([q, o]) => [o, q]));
     lines.forEach((line, i) => {
@@ -88,8 +85,8 @@ function movableBoxes({ source, names, guesses, point, boxOf, setBox }) {
     hull.classList.toggle("away", !isPair);
     unmatched.classList.toggle("away", !isPair || objectOf.get(query) === object);
     if (!isPair) return;
-    span(hull, hullOf(corners(boxes[query]), corners(true_boxes[object])));
-    join(unmatched, boxes[query], true_boxes[object]);
+    for (const each of hull.children) span(each, hullOf(corners(boxes[query]), corners(true_boxes[object])));
+    for (const each of unmatched.children) join(each, boxes[query], true_boxes[object]);
   }
   return { element, show };
 }

@@ -25,6 +25,7 @@ SETTINGS = {
     "extensionmanager-extension/plugin": {"enabled": False},
     "docmanager-extension/plugin": {"autosave": False},
 }
+WAIT = 180_000  # milliseconds for a kernel, where many start at once
 
 
 class JupyterLab:

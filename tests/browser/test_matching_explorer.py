@@ -308,6 +308,26 @@ def test_a_cell_is_taken_apart(open_widget):
     )
 
 
+@pytest.mark.parametrize("size", [(9, 4), (3, 5)])
+def test_a_box_without_partner_is_shown_with_its_cheapest(open_widget, size):
+    explorer = explorer_of(*size)
+    page = open_widget(explorer)
+    cost, matched = explorer.cost(), np.array(explorer.matching)
+    if size[0] > size[1]:
+        rows = [int(text) for text in page.locator("tbody th b").all_inner_texts()]
+        query = next(query for query in rows if query not in matched[:, 0])
+        pair = {"query": query, "object": int(cost[query].argmin())}
+        page.focus(f"svg.prediction[data-query='{query}']")
+    else:
+        thing = next(thing for thing in range(5) if thing not in matched[:, 1])
+        pair = {"query": int(cost[:, thing].argmin()), "object": thing}
+        page.focus(f"svg.truth[data-object='{thing}']")
+    assert shown(page)["active"] == pair
+    assert page.inner_text(".title") == f"Query {pair['query']} with {'ABCDE'[pair['object']]} (" + (
+        f"{NAMES[pair['object'] % 3]})\nnot matched"
+    )
+
+
 def test_a_cell_is_kept_while_the_weights_move(open_widget):
     page = open_widget(MatchingExplorer.toy())
     page.click("td[data-query='0'][data-object='2']")
