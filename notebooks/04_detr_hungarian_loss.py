@@ -513,9 +513,11 @@ PAPER, ONES = (1, 5, 2), (1, 1, 1)
 
 def changed(outputs, targets, weights):
     """The share of objects that another answer gets, with other weights than the paper's."""
-    usual, other = HungarianMatcher(*PAPER)(outputs, targets), HungarianMatcher(*weights)(outputs, targets)
-    owners = lambda matching: torch.cat([query[target.argsort()] for query, target in matching])
-    return (owners(usual) != owners(other)).float().mean().item()
+    usual, other = (
+        torch.cat([query[target.argsort()] for query, target in HungarianMatcher(*chosen)(outputs, targets)])
+        for chosen in (PAPER, weights)
+    )
+    return (usual != other).float().mean().item()
 
 
 first_layer = many["aux_outputs"][0]
@@ -621,7 +623,7 @@ recorder = MatchingRecorder(batch.images, batch.targets, WORLD.shapes, pictures)
 
 
 def record(step, model):
-    if step < 40 and step % 4 == 0 or step % 20 == 0:
+    if (step < 40 and step % 4 == 0) or step % 20 == 0:
         recorder.record(step, model)
 
 
@@ -704,8 +706,6 @@ minivis.widgets.show(
 # With a network, the same widget shows the paper's own ResNet-50 model on a photograph. Without one, the next cell says so and goes on.
 
 # %% tags=["nbval-ignore-output"]
-from pathlib import Path
-
 from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 from skimage import data
