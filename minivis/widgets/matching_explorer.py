@@ -123,6 +123,9 @@ class MatchingExplorer(Widget):
         count = len(self.probabilities if name == "boxes" else self.labels)
         if len(boxes) != count or not all(len(box) == 4 and np.isfinite(box).all() for box in boxes):
             raise ValueError(f"{name}: expected {count} boxes (cx, cy, w, h) of finite numbers, got {boxes}")
+        if name == "true_boxes" and count:
+            target = {"labels": torch.tensor(self.labels), "boxes": torch.tensor(boxes)}
+            explain_broken_targets([target], len(self.class_names))
         return boxes
 
     @traitlets.observe("weights", "boxes", "true_boxes", "method")
@@ -169,7 +172,7 @@ class MatchingExplorer(Widget):
         if not objects:
             return words + ": nothing to match."
         pairs = [f"query {query} to {self.name_of(thing)}" for query, thing in self.matching]
-        return f"{words}: {', '.join(pairs)}; total cost {self.total_cost():.2f}."
+        return f"{words}: {', '.join(pairs)}; total cost {self.total_cost():z.2f}."
 
     def name_of(self, thing: int) -> str:
         """Of a true object: its letter and its class."""

@@ -72,7 +72,7 @@ def new_page(browser: "BrowserContext") -> "Iterator[Callable[..., Page]]":
     def open_page(width: int = 940, height: int = 800) -> "Page":
         page = browser.new_page()
         page.set_viewport_size({"width": width, "height": height})
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("console", lambda line: is_error(line) and complaints.append(f"console: {line.text}"))
         page.on("pageerror", lambda error: complaints.append(f"uncaught: {error}"))
         page.on(

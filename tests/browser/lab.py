@@ -87,17 +87,12 @@ class JupyterLab:
         (self.notebooks / folder).mkdir()
         shutil.copy(notebook, self.notebooks / folder)
         page.goto(f"{self.address}/lab/tree/{folder}/{notebook.name}?reset")
-        page.wait_for_function(
-            "window.jupyterapp?.shell?.currentWidget?.sessionContext?.isReady", timeout=90_000
-        )
+        context = "window.jupyterapp?.shell?.currentWidget?.sessionContext"
+        page.wait_for_function(f"{context}?.isReady", timeout=WAIT)
         # "ready" and "idle" are said before there is a kernel: it is there when it answers.
-        page.wait_for_function(
-            "jupyterapp.shell.currentWidget.sessionContext.session?.kernel", timeout=60_000
-        )
-        page.evaluate(
-            "async () => { const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;"
-            " await kernel.info; await kernel.requestKernelInfo(); }"
-        )
+        page.wait_for_function(f"{context}.session?.kernel", timeout=WAIT)
+        kernel = f"{context}.session.kernel"
+        page.evaluate(f"async () => {{ await {kernel}.info; await {kernel}.requestKernelInfo(); }}")
 
 
 def run_all_cells(page: "Page") -> None:

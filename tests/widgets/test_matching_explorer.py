@@ -218,6 +218,12 @@ def test_boxes_that_do_not_fit_are_refused(name, change):
     assert getattr(explorer, name) == before
 
 
+def test_a_true_box_beyond_the_picture_is_refused():
+    explorer = explorer_of()
+    with pytest.raises(ValueError, match=r"number 1: box .* within it"):
+        explorer.true_boxes = [explorer.true_boxes[0], [0.9, 0.5, 0.4, 0.2], explorer.true_boxes[2]]
+
+
 def test_there_are_two_methods():
     with pytest.raises(traitlets.TraitError, match="greedy"):
         explorer_of().method = "nearest"
