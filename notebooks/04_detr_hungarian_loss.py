@@ -11,7 +11,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/minivis/minivis/blob/main/notebooks/04_detr_hungarian_loss.ipynb)
 #
-# **Time:** about 60 minutes to read and try; the cells run in about 2 minutes on two CPU cores.
+# **Time:** about 60 minutes to read and try; the cells run in about a minute on two CPU cores.
 # **You need:** notebook 00, and PyTorch as far as `nn.Module` and a training loop. No GPU, no network.
 #
 # A detector that answers with a *set* cannot be trained like a classifier: nobody has told it which of its answers belongs to which
