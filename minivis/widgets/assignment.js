@@ -1,7 +1,7 @@
 // What DETR's matching computes: the cost of every query with every object, and who goes with whom.
 // Boxes are [centre x, centre y, width, height] in fractions of the picture.
 
-/** parts[query][object] = [−p(class of the object), ‖box − true box‖₁, −GIoU]: the cost's parts, not yet weighted. */
+/** parts[query][object] = [−p(class of the object), ‖box − true box‖₁, −GIoU], not yet weighted. */
 export function costParts(probabilities, boxes, labels, trueBoxes) {
   return boxes.map((box, query) => trueBoxes.map((trueBox, object) => [
     -probabilities[query][labels[object]],

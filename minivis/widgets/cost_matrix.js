@@ -24,7 +24,10 @@ function costMatrix({ names, guesses, point, keep, redraw }) {
   const table = h("table", { role: "grid", "aria-label": "cost of each query with each object" },
     h("thead", {}, h("tr", { role: "row" }, corner, ...columns)), body);
   const cheap = h("span", {}), dear = h("span", {});
-  const everything = h("button", { class: "mv-button small", onclick: () => { showsAll = !showsAll; list(); redraw(); } });
+  const everything = h("button", {
+    class: "mv-button small",
+    onclick: () => { showsAll = !showsAll; list(); redraw(); },
+  });
   const element = h("div", { class: hasNumbers ? "matrix" : "matrix dense" },
     h("div", { class: "scroll" }, table),
     h("div", { class: "below mv-note" }, h("span", { class: "scale" }, cheap, h("i", {}), dear),

@@ -112,7 +112,7 @@ export default {
   },
 };
 
-/** The pair that is looked at, { query, object }: a cell's, or a box's own; one without a partner is with its cheapest. */
+/** The pair that is looked at, { query, object }: a cell's, or a box's own. One without a partner has its cheapest. */
 function lookedAt({ cell, box, kept }, pairs, cost) {
   if (cell) return cell;
   if (!box) return kept;
@@ -148,7 +148,7 @@ function equationPanel({ weights, names, setWeight, setMethod, letGo, reset }) {
     ...lines.map(({ line }) => line),
     h("div", { class: "sum" }, h("span", {}, "cost"), sum),
     h("div", { class: "methods", role: "radiogroup", "aria-label": "how the pairs are found" },
-      ...methods.map(({ method, radio, total }) => h("label", {}, radio, method, total, method === "greedy" ? more : null)),
+      ...methods.map(({ method, radio, total }) => h("label", {}, radio, method, total)), more,
       h("button", { class: "mv-button", onclick: reset }, "Reset")),
     changed);
 

@@ -9,7 +9,7 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 
 /**
  * What belongs to a box lies in <svg>s of its own, placed in per cent: the browser does all scaling. From below: the
- * true boxes' ground (to be gripped), frames of predictions, frames of true boxes, lines, tags and grips.
+ * true boxes' ground (to be gripped), the hull, frames of predictions, frames of true boxes, lines, tags and grips.
  */
 function movableBoxes({ source, names, guesses, point, boxOf, setBox }) {
   const predictions = guesses.map((guess, query) => boxView({ query }, query, guess));
@@ -19,10 +19,10 @@ function movableBoxes({ source, names, guesses, point, boxOf, setBox }) {
     svg("line", { class: "halo" }), svg("line", {})));
   const hull = svg("g", { class: "dotted" }, svg("rect", { class: "halo" }), svg("rect", {}));
   const unmatched = svg("g", { class: "dotted" }, svg("line", { class: "halo" }), svg("line", {}));
-  const spare = svg("g", {}), taken = svg("g", {}, ...truths.map((view) => view.handles));
+  const handles = svg("g", {}, ...[...predictions, ...truths].map((view) => view.handles));
   const overlay = svg("svg", { class: "overlay", role: "group", "aria-label": "predicted and true boxes" },
-    ...truths.map((view) => view.ground), ...predictions.map((view) => view.frame),
-    ...truths.map((view) => view.frame), hull, unmatched, ...lines, spare, taken);
+    ...truths.map((view) => view.ground), hull, ...predictions.map((view) => view.frame),
+    ...truths.map((view) => view.frame), unmatched, ...lines, handles);
   const element = h("figure", { class: names.length <= NAMED_OBJECTS ? "named" : "" },
     h("div", { class: "picture" }, h("img", { src: source, alt: "", draggable: "false" }), overlay),
     h("figcaption", { class: "mv-note" },
@@ -34,7 +34,7 @@ function movableBoxes({ source, names, guesses, point, boxOf, setBox }) {
   whileDragged(overlay, (event) => {
     const at = boxAt(event);
     if (!at) return false;
-    const grip = event.target.closest(".grip") && viewOf(at).grip();
+    const grip = event.target.closest(".grip") && viewOf(at).grip;
     drag = { at, grip, box: boxOf(at), x: event.clientX, y: event.clientY };
     viewOf(at).frame.focus({ preventScroll: true });
   }, (event) => {
@@ -67,8 +67,7 @@ function movableBoxes({ source, names, guesses, point, boxOf, setBox }) {
       const partner = objectOf.get(i), seen = isShown(i) || i === query;
       view.toggle("away", !seen);
       if (!seen) return;
-      const layer = partner === undefined ? spare : taken; // tags of those left over lie below the others
-      if (view.handles.parentNode !== layer) layer.prepend(view.handles);
+      if (i === query && handles.lastChild !== view.handles) handles.append(view.handles); // above all others
       view.place(boxes[i]);
       view.paint(partner);
       view.toggle("active", i === query);
@@ -123,30 +122,24 @@ function boxView(at, tag, text) {
     "aria-label": `${isTruth ? "object" : "query"} ${tag}, ${text}`,
   }, ...["halo", "frame", "catch"].map((name) => svg("rect", { class: name, ...full })));
 
-  const width = 7 + 8 * String(tag).length, side = isTruth ? 1 : -1;
-  const label = svg("svg", { class: "tag" },
-    svg("rect", { x: -width / 2, y: -9, width, height: 18, rx: isTruth ? 9 : 3 }),
-    svg("text", { y: 4.5, "text-anchor": "middle" }, String(tag)),
-    svg("text", { class: "name", x: side * (width / 2 + 3), "text-anchor": isTruth ? "start" : "end" }, text));
-  const grip = svg("svg", { class: "grip" }, svg("rect", { x: -4.5, y: -4.5, width: 9, height: 9 }));
-  const handles = svg("svg", { class: `box handles ${kind}`, ...data, "aria-hidden": "true" }, label, grip);
-
   // A matched pair often lies edge on edge: the corners are shared out, so that nothing lies on anything.
-  let gripEdges = [];
-  function putHandles(tagEdges, edges) {
-    const corner = ([x, y]) => ({ x: x === RIGHT ? "100%" : 0, y: y === BOTTOM ? "100%" : 0 });
-    change(label, corner(tagEdges));
-    change(label.lastChild, { y: tagEdges[1] === BOTTOM ? 13 : -5 });
-    change(grip, corner(edges));
-    gripEdges = edges;
-  }
-  if (isTruth) putHandles([LEFT, TOP], [LEFT, BOTTOM]);
+  const [tagAt, grip] = isTruth ? [[LEFT, TOP], [LEFT, BOTTOM]] : [[RIGHT, BOTTOM], [RIGHT, TOP]];
+  const corner = ([x, y]) => ({ x: x === RIGHT ? "100%" : 0, y: y === BOTTOM ? "100%" : 0 });
+  const width = 7 + 8 * String(tag).length; // a name stands beside its tag, outside the box
+  const beside = isTruth
+    ? { x: width / 2 + 3, y: -5, "text-anchor": "start" }
+    : { x: -width / 2 - 3, y: 13, "text-anchor": "end" };
+  const handles = svg("svg", { class: `box handles ${kind}`, ...data, "aria-hidden": "true" },
+    svg("svg", { class: "tag", ...corner(tagAt) },
+      svg("rect", { x: -width / 2, y: -9, width, height: 18, rx: isTruth ? 9 : 3 }),
+      svg("text", { y: 4.5, "text-anchor": "middle" }, String(tag)),
+      svg("text", { class: "name", ...beside }, text)),
+    svg("svg", { class: "grip", ...corner(grip) }, svg("rect", { x: -4.5, y: -4.5, width: 9, height: 9 })));
 
   const all = [ground, frame, handles].filter(Boolean);
   let painted;
   return {
-    ground, frame, handles,
-    grip: () => gripEdges,
+    ground, frame, handles, grip,
     place(box) {
       for (const element of all) span(element, corners(box));
       change(frame, { "data-box": box.join(" ") });
@@ -161,7 +154,6 @@ function boxView(at, tag, text) {
         element.style.setProperty("--ink", isSpare ? "#333" : ink(object));
         element.classList.toggle("left-over", isSpare);
       }
-      if (!isTruth) putHandles(...(isSpare ? [[RIGHT, TOP], [RIGHT, BOTTOM]] : [[RIGHT, BOTTOM], [RIGHT, TOP]]));
     },
     toggle(name, on) { for (const element of all) element.classList.toggle(name, on); },
   };
