@@ -22,6 +22,6 @@ D17 = Experiment(
         "list order": "no matching: the first object in the list belongs to the first query, and so on",
     },
     measures=MEASURES,
-    estimate="",
+    estimate="measured: 9 minutes on one CPU core",
     run=run,
 )

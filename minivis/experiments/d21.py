@@ -26,6 +26,6 @@ D21 = Experiment(
         "without L1": "the loss has no L1; the matching stays as it is",
     },
     measures=MEASURES,
-    estimate="",
+    estimate="measured: 11 minutes on one CPU core",
     run=run,
 )
