@@ -19,7 +19,9 @@ class Measured:
 
     def text(self, id: str) -> str:
         result = load_result(id)
-        return f"{self.measure}: " + ", ".join(f"{v} {result.text(v, self.measure)}" for v in self.variants)
+        return f"{self.measure} of " + "; ".join(
+            f"{v}: {result.text(v, self.measure)}" for v in self.variants
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

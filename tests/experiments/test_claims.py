@@ -46,4 +46,4 @@ def test_evidence_is_read_off_the_result(monkeypatch):
         id="D0", statement="Apples fall.", finding="So do pears.", verdict="qualified", evidence=evidence
     )
     monkeypatch.setitem(CLAIMS, "D0", claim)
-    assert "| qualified | So do pears. | AP: pear 0.60 (0.50–0.70) |" in claims_table(["D0"])
+    assert "| qualified | So do pears. | AP of pear: 0.60 (0.50–0.70) |" in claims_table(["D0"])
