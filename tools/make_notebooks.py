@@ -2,7 +2,7 @@
 
     make notebooks [NOTEBOOK=NAME]
 
-A committed notebook holds its outputs as image/png and text/plain only, so that it shows everywhere, and
+A committed notebook holds its outputs as image/png, text/markdown and text/plain only, so that it shows everywhere, and
 nothing of the machine it ran on. `complaints` lists what is wrong with one, and those of course.py what its form
 lacks; tests/notebooks wants none. The minutes in the header are written anew when they are no longer true.
 """
@@ -33,7 +33,7 @@ LONGEST_RUN = 180  # seconds, on two cores
 WELCOME = "00_start_here"  # the one notebook that has a form of its own
 
 KEPT = {"tags", "nbgrader", "jupyter", "cellView"}  # of a cell's metadata, as in [tool.jupytext]
-SHOWN = {"image/png", "text/plain"}
+SHOWN = {"image/png", "text/plain", "text/markdown"}
 DROPPED = {"application/vnd.jupyter.widget-view+json"}  # shows nothing without its state; its PNG does
 OF_A_MACHINE = [
     (re.compile(r"/home/|/root/|/Users/|/tmp/|/mnt/|/content/|site-packages|[A-Z]:\\"), "a machine's path"),
@@ -138,7 +138,7 @@ def _shows_something(source: str) -> bool:
     for statement in statements:
         match statement:
             case ast.Expr(ast.Call(ast.Name(name) | ast.Attribute(attr=name))):
-                if name in {"print", "display", "show", "show_source"} or name.startswith("check_"):
+                if name in {"print", "display"} or name.split("_")[0] == "show" or name.startswith("check_"):
                     return True
     match statements:
         case [*_, ast.Expr(ast.Call(ast.Name(name)))]:

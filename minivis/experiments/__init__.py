@@ -1,11 +1,12 @@
 """Claims put to the test: what takes longer than a notebook has, run from the command line, its numbers kept."""
 
-from minivis.experiments.claims import CLAIMS, Claim, Measured, claims_table
+from minivis.experiments.claims import Claim, Measured
 from minivis.experiments.d15 import D15
 from minivis.experiments.d17 import D17
 from minivis.experiments.d20 import D20
 from minivis.experiments.d21 import D21
 from minivis.experiments.experiment import Experiment
+from minivis.experiments.ledger import CLAIMS, claims_table
 from minivis.experiments.results import Result, ResultError, Run, load_result, plot_result, read_result
 from minivis.experiments.runner import run_experiment
 from minivis.shipped_files import near

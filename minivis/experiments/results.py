@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -151,11 +152,27 @@ def load_result(id: str) -> Result:
     return result
 
 
-def plot_result(result: Result, measure: str) -> Figure:
-    """A bar as long as the mean for every variant, and a point for every seed."""
-    figure = Figure(figsize=(7, 0.9 + 0.45 * len(result.variants)), layout="constrained")
+def plot_result(result: Result, *measures: str) -> Figure:
+    """A panel for each measure: a bar as long as the mean for every variant, and a point for every seed.
+
+    Raises:
+        ValueError: if no measure is given, or one that the result does not have.
+    """
+    if not measures:
+        raise ValueError(f"expected a measure of {result.experiment}: {', '.join(result.measures)}")
+    figure = Figure(
+        figsize=(7 if len(measures) == 1 else 9, 0.9 + 0.45 * len(result.variants)), layout="constrained"
+    )
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    for axes, measure in zip(panels, measures):
+        _draw_measure(axes, result, measure, alone=len(measures) == 1)
+    panels[0].set_yticks(range(len(result.variants)), list(result.variants))
+    panels[0].invert_yaxis()  # the first variant on top; the panels share the axis
+    return figure
+
+
+def _draw_measure(axes: Axes, result: Result, measure: str, alone: bool) -> None:
     for row, variant in enumerate(result.variants):
         values = result.values(variant, measure)
         axes.barh(row, fmean(values), height=0.62, color="#56B4E9" if row else "#999999", zorder=2)
@@ -163,10 +180,10 @@ def plot_result(result: Result, measure: str) -> Figure:
         rows = [row + 0.12 * (i - (len(values) - 1) / 2) for i in range(len(values))]
         axes.plot(values, rows, "o", color="black", markersize=4.5, markeredgecolor="white", zorder=3)
     axes.axvline(result.mean(next(iter(result.variants)), measure), color="#666666", linestyle=":", zorder=1)
-    axes.set_yticks(range(len(result.variants)), list(result.variants))
-    axes.invert_yaxis()
     axes.set_xlim(left=0)
-    axes.set(title=f"{result.experiment}: {measure}", xlabel=result.measures[measure])
+    if alone:
+        axes.set(title=f"{result.experiment}: {measure}", xlabel=result.measures[measure])
+    else:  # what a measure means is too long for a narrow panel: the text says it
+        axes.set(title=f"{result.experiment}: {measure}")
     axes.grid(axis="x", alpha=0.3, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure

@@ -1,6 +1,7 @@
 """What notebooks show: pictures that say what they show, drawings, the package's own code, and live widgets."""
 
 from minivis.widgets.drawing import Arrow, Box, Drawing, Group
+from minivis.widgets.evidence import show_claims, show_experiment
 from minivis.widgets.matching_explorer import MatchingExplorer
 from minivis.widgets.matching_recorder import MatchingRecorder
 from minivis.widgets.matching_replay import MatchingReplay
@@ -16,5 +17,7 @@ __all__ = [
     "MatchingRecorder",
     "MatchingReplay",
     "show",
+    "show_claims",
+    "show_experiment",
     "show_source",
 ]
