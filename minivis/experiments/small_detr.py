@@ -41,34 +41,41 @@ def small_criterion(
     return kind(CONFIG.num_classes, matcher or HungarianMatcher(), weights, no_object)
 
 
+def build_small() -> DETR:
+    return build_detr(CONFIG)
+
+
 def train_small(
-    criterion: SetCriterion,
+    criterion: nn.Module,
     seed: int = 0,
     steps: int = STEPS,
     data: Scenes | None = None,
-    on_step: Callable[[int, DETR], None] = lambda step, model: None,
-) -> tuple[DETR, History]:
-    """Trains the small DETR. Runs of one seed begin with the same weights and see the same scenes.
+    on_step: Callable[[int, nn.Module], None] = lambda step, model: None,
+    build: Callable[[], nn.Module] = build_small,
+) -> tuple[nn.Module, History]:
+    """Trains the small DETR, or what `build` makes. Runs of one seed begin with the same weights and see the same
+    scenes.
 
     Args:
-        criterion: the loss, with its matcher.
+        criterion: the loss: a `SetCriterion`, or what is called and summed up like one.
         seed: of the first weights and of the scenes, which are drawn anew for every step.
         steps: updates of the weights.
         data: where the scenes come from.
         on_step: called before the first step with 0, and after every step with its number (from 1) and the model.
+        build: makes the model, with fresh weights.
 
     Returns:
-        The model in evaluation mode, and for every step its loss and the parts of it (of the last decoder layer).
+        The model in evaluation mode, and for every step its loss and those parts of it that it has (of the last
+        decoder layer).
     """
     torch.manual_seed(seed)
     data = data or Scenes("train", WORLD)
-    model = build_detr(CONFIG).train()
+    model = build().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, LEARNING_RATE, steps + 1, pct_start=0.08, cycle_momentum=False
     )
-    parts = ("loss_ce", "loss_bbox", "loss_giou", "class_error")
-    history: History = {name: [] for name in ("loss", *parts)}
+    history: History = {name: [] for name in ("loss", "loss_ce", "loss_bbox", "loss_giou", "class_error")}
 
     on_step(0, model)
     for step in tqdm(range(1, steps + 1), "training", leave=False, disable=None):
@@ -82,7 +89,7 @@ def train_small(
         optimizer.step()
         schedule.step()
         history["loss"].append(loss.item())
-        for name in parts:
+        for name in history.keys() & losses.keys():
             history[name].append(losses[name].item())
         on_step(step, model)
     return model.eval(), history
@@ -104,16 +111,23 @@ def train_and_measure(
     seed: int,
     reduced: bool = False,
     make_data: Callable[..., Scenes] = Scenes,
+    build: Callable[[], DETR] = build_small,
+    world: World = WORLD,
+    steps: int = STEPS,
+    also: Callable[[dict, list[dict], Scenes], dict[str, float]] = lambda outputs, targets, data: {},
 ) -> dict[str, float]:
-    """`MEASURES` of one training. `reduced`: a few steps and scenes, to see that it works."""
-    steps, images = (10, 20) if reduced else (STEPS, EVALUATED)
-    validation, halfway = make_data("val", WORLD, size=images), {}
+    """`MEASURES` of one training, and what `also` makes of the predictions for the validation scenes.
+
+    `reduced`: a few steps and scenes, to see that it works.
+    """
+    steps, images = (10, 20) if reduced else (steps, EVALUATED)
+    validation, halfway = make_data("val", world, size=images), {}
 
     def look_halfway(step: int, model: DETR) -> None:
         if step == steps // 2:
             halfway.update(evaluate_detection(model, validation, batch_size=50, progress=False))
 
-    model, history = train_small(criterion, seed, steps, make_data("train", WORLD), look_halfway)
+    model, history = train_small(criterion, seed, steps, make_data("train", world), look_halfway, build)
     outputs, targets = predict(model, validation)
     metrics = average_precision(outputs, targets, validation)
     scores = outputs["pred_logits"].softmax(-1)[..., :-1].amax(-1)
@@ -123,4 +137,5 @@ def train_and_measure(
         "AP50_half": halfway["AP50"],
         "detections": int((scores >= 0.5).sum()) / sum(len(target["labels"]) for target in targets),
         **{name: fmean(history[name][-steps // 10 :]) for name in ("loss_bbox", "loss_giou", "class_error")},
+        **also(outputs, targets, validation),
     }

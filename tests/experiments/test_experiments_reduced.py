@@ -18,15 +18,19 @@ def test_an_experiment_measures_what_it_says_of_every_variant(id, tmp_path):
     assert [run.variant for run in result.runs] == list(experiment.variants)
     for run in result.runs:
         assert list(run.measures) == list(experiment.measures)
-        assert 0 <= run.measures["AP"] <= run.measures["AP50"] <= 1
-        assert run.measures["loss_bbox"] > 0
-    losses = {run.measures["loss_giou"] for run in result.runs}
-    assert len(losses) == len(experiment.variants), "the variants do differ"
+        for name in (name for name in run.measures if name.startswith("AP") and "50" not in name):
+            at_50 = name.replace("AP", "AP50")
+            assert 0 <= run.measures[name] <= run.measures.get(at_50, 1) <= 1
+    differ = "loss_giou" if "loss_giou" in experiment.measures else "parameters"
+    assert len({run.measures[differ] for run in result.runs}) == len(experiment.variants), (
+        "the variants differ"
+    )
+    assert min(run.measures[differ] for run in result.runs) > 0
     assert read_result(file) == result
 
 
 def test_an_unknown_experiment_is_named():
-    with pytest.raises(ValueError, match=r"no experiment 'd21' .*there are D15, D17, D20, D21"):
+    with pytest.raises(ValueError, match=r"no experiment 'd21' .*there are .*D20, D21"):
         get_experiment("d21")
 
 
