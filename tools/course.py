@@ -39,6 +39,8 @@ HEADER = {
 }
 MINUTES = re.compile(r"cells run in (under a minute|about a minute|about ([\d.]+) minutes) on two CPU cores")
 
+WIDEST = 105  # characters of a code cell that JupyterLab shows beside its file browser
+
 RIGHT, WRONG = "**Right.**", "**Not quite.**"
 QUESTION = re.compile(r"^\*\*(\d+)\. .+\*\*$", re.MULTILINE)
 ANSWER = re.compile(r"<details><summary>(\w)\) (.+)</summary>\n\n((?:.|\n)+?)\n</details>")
@@ -64,7 +66,17 @@ def complaints(notebook: NotebookNode, name: str) -> list[str]:
         for part, words in PARTS.items()
         if not re.search(rf"\b(?:{words})\b", signposts)
     ]
-    return found + quiz_complaints(notebook) + exercise_complaints(notebook)
+    return found + wide_lines(notebook) + quiz_complaints(notebook) + exercise_complaints(notebook)
+
+
+def wide_lines(notebook: NotebookNode) -> list[str]:
+    """Lines of code that a reader would have to scroll for."""
+    return [
+        f"cell {number}: a line of {len(line)} characters, expected at most {WIDEST}: {line.strip()[:50]}..."
+        for number, cell in enumerate(notebook.cells, start=1)
+        for line in (cell.source.splitlines() if cell.cell_type == "code" else [])
+        if len(line) > WIDEST
+    ]
 
 
 def _texts(notebook: NotebookNode) -> list[str]:

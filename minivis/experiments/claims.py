@@ -23,18 +23,29 @@ class Measured:
         )
 
 
+@dataclass(frozen=True)
+class Printed:
+    """Evidence out of a notebook's own output: lines, or parts of them, that it prints (spaces may be fewer)."""
+
+    lines: tuple[str, ...]
+
+    def text(self, id: str) -> str:
+        return "; ".join(self.lines)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """One statement of the document, in the course's own words.
 
-    `evidence` is a measurement, or says where the number is measured or which source is cited.
+    `evidence` is a measurement: of an experiment, or printed by the notebook. Where neither can be the same on every
+    machine, or where nothing can be measured, it says so and cites the source.
     """
 
     id: str
     statement: str
     finding: str = ""  # what is right, in one sentence
     verdict: Verdict | None = None  # None: not measured yet
-    evidence: Measured | str = ""
+    evidence: Measured | Printed | str = ""
     notebook: str = ""  # its number
 
     def __post_init__(self) -> None:

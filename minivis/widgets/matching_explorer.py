@@ -1,6 +1,5 @@
 """MatchingExplorer: a picture's predictions and objects, and the assignment that costs least, to be played with."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,16 +10,15 @@ from jaxtyping import Float
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torchvision.transforms.v2.functional import to_pil_image
 
 from minivis.detr import HungarianMatcher
 from minivis.detr.targets import explain_broken_targets, pad_targets
 from minivis.widgets.base import Widget
 from minivis.widgets.matching_picture import draw_matching, letter
+from minivis.widgets.predictions import as_png, one_image, rounded
 
 DETR_WEIGHTS = (1, 5, 2)  # of class, L1 and GIoU
 LARGEST_WEIGHT = 10
-LONGEST_SIDE = 512  # pixels; the widget shows no picture larger
 
 Pairs = list[list[int]]
 
@@ -74,7 +72,7 @@ class MatchingExplorer(Widget):
         """
         _expect("outputs", outputs, ("pred_logits", "pred_boxes"))
         _expect("target", target, ("labels", "boxes"))
-        logits, boxes = _one_image(outputs, image)
+        logits, boxes = one_image(outputs, image)
         if logits.shape[1] != len(class_names) + 1:
             raise ValueError(
                 f"expected pred_logits of {len(class_names) + 1} columns ({len(class_names)} class names and "
@@ -83,12 +81,12 @@ class MatchingExplorer(Widget):
         pad_targets([target], len(class_names), torch.device("cpu"))  # raises where shapes do not fit
         explain_broken_targets([target], len(class_names))
         super().__init__(
-            picture=_png(picture),
+            picture=as_png(picture),
             class_names=list(class_names),
-            probabilities=_rounded(logits.softmax(-1)),
+            probabilities=rounded(logits.softmax(-1)),
             labels=target["labels"].tolist(),
-            boxes=_rounded(boxes),
-            true_boxes=_rounded(target["boxes"]),
+            boxes=rounded(boxes),
+            true_boxes=rounded(target["boxes"]),
             weights=list(weights),
         )
 
@@ -190,37 +188,3 @@ def _expect(what: str, given: dict[str, Any], names: Sequence[str]) -> None:
     for name in names:
         if name not in given:
             raise ValueError(f"{what}: expected {name!r}, got {sorted(given)}")
-
-
-def _one_image(outputs: dict[str, Any], image: int) -> tuple[Tensor, Tensor]:
-    """Logits (Q, K + 1) and boxes (Q, 4) of one image, on the CPU."""
-    logits, boxes = (
-        outputs["pred_logits"].detach().float().cpu(),
-        outputs["pred_boxes"].detach().float().cpu(),
-    )
-    if logits.ndim == 2 and boxes.ndim == 2:
-        logits, boxes = logits[None], boxes[None]
-    if logits.ndim != 3 or boxes.shape != (*logits.shape[:2], 4) or not logits.shape[1]:
-        raise ValueError(
-            "expected pred_logits (batch, queries, classes + 1) and pred_boxes (batch, queries, 4), or both without "
-            f"batch, got {tuple(outputs['pred_logits'].shape)} and {tuple(outputs['pred_boxes'].shape)}"
-        )
-    if not 0 <= image < len(logits):
-        raise ValueError(f"image {image}: the outputs are of {len(logits)} images")
-    if not (logits[image].isfinite().all() and boxes[image].isfinite().all()):
-        raise ValueError(f"the predictions for image {image} are not finite")
-    return logits[image], boxes[image]
-
-
-def _rounded(values: Tensor) -> list:
-    """The digits that float32 has, without those that float64 would add."""
-    return [[round(value, 7) for value in row] for row in values.tolist()]
-
-
-def _png(picture: Image.Image | Tensor) -> bytes:
-    picture = (to_pil_image(picture) if isinstance(picture, Tensor) else picture).convert("RGB")
-    if max(picture.size) > LONGEST_SIDE:
-        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    png = io.BytesIO()
-    picture.save(png, format="png", optimize=True)
-    return png.getvalue()

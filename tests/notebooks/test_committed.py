@@ -8,6 +8,8 @@ import course
 import make_notebooks
 import pytest
 
+from minivis.experiments import CLAIMS, Printed
+
 ROOT = make_notebooks.ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -92,3 +94,26 @@ def test_names_the_repository_alike(path: Path):
     owner_and_name = ADDRESS.removeprefix("https://github.com/")
     others = set(re.findall(r"github(?:\.com)?/([\w.-]+/minivis)\b", text)) - {owner_and_name}
     assert not others, f"pyproject.toml names {owner_and_name}"
+
+
+PRINTED = {id: claim for id, claim in CLAIMS.items() if isinstance(claim.evidence, Printed)}
+
+
+@pytest.mark.parametrize("id", PRINTED)
+def test_a_claim_quotes_what_its_notebook_prints(id: str):
+    """So a number in the ledger is one that was measured, and `pytest --nbval` measures it again."""
+    [path] = [path for path in NOTEBOOKS if path.stem.startswith(PRINTED[id].notebook)]
+    cells = [cell for cell in make_notebooks.read(path).cells if cell.cell_type == "code"]
+    compared = [cell for cell in cells if "nbval-ignore-output" not in cell.metadata.get("tags", [])]
+    outputs = [output.get("text", "") for cell in compared for output in cell.outputs]
+    said = " ".join(" ".join(outputs).split())
+    for line in PRINTED[id].evidence.lines:
+        assert line in said, f"{path.stem} does not print {line!r}, or nbval does not compare it"
+
+
+def test_each_claim_is_shown_by_its_notebook():
+    for path in LESSONS:
+        own = {id for id, claim in CLAIMS.items() if path.stem.startswith(claim.notebook)}
+        calls = re.findall(r"show_claims\(([^)]*)\)", path.with_suffix(".py").read_text())
+        shown = set(re.findall(r'"([A-Z]\d+)"', " ".join(calls)))
+        assert own <= shown, f"{path.stem} does not show {sorted(own - shown)} at its end"

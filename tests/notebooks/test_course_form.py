@@ -112,6 +112,7 @@ def test_headings_may_be_worded_freely():
             dict(quiz=QUIZ.replace("**Not quite.** It is blue", "It is just as blue", 1)),
             "question 1, answer a: begin",
         ),
+        (dict(stub=STUB.replace("boxes.", "boxes" + 100 * "!")), "a line of"),
         (dict(task="### Two boxes"), "giou gives no minutes"),
         (dict(stub="x = 1"), "check_giou has no call with a function that is defined above it"),
         (dict(stub=STUB.replace("raise NotImplementedError", "return 1")), "giou is no stub"),

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from minivis.experiments.claims import Claim, Measured
+from minivis.experiments.claims import Claim
 from minivis.experiments.ledger import detr_loss
 
 TOPICS = (detr_loss,)  # in the order of the notebooks
@@ -26,7 +26,7 @@ def claims_table(ids: Sequence[str] = ()) -> str:
         raise ValueError(f"expected ids of claims ({', '.join(CLAIMS)}), got {', '.join(unknown)}")
     lines = ["| | the document says | verdict | what is right | evidence | notebook |", "| --- " * 6 + "|"]
     for claim in (CLAIMS[id] for id in ids or CLAIMS):
-        evidence = claim.evidence.text(claim.id) if isinstance(claim.evidence, Measured) else claim.evidence
+        evidence = claim.evidence if isinstance(claim.evidence, str) else claim.evidence.text(claim.id)
         verdict = claim.verdict or "not measured yet"
         cells = (claim.id, claim.statement, verdict, claim.finding, evidence, claim.notebook)
         lines.append("| " + " | ".join(cells) + " |")

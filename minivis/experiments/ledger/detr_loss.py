@@ -1,6 +1,6 @@
 """What the document says about matching and loss, and what became of it."""
 
-from minivis.experiments.claims import IN_A_CELL, Claim, Measured
+from minivis.experiments.claims import IN_A_CELL, Claim, Measured, Printed
 
 CLAIMS = (
     Claim(
@@ -16,7 +16,7 @@ CLAIMS = (
         statement="No more objects can be found in a picture than there are queries.",
         verdict="confirmed",
         finding="Objects that are left over after the matching teach nothing.",
-        evidence=IN_A_CELL,
+        evidence=Printed(("9 objects, 5 queries: 5 pairs",)),
         notebook="04",
     ),
     Claim(
@@ -41,7 +41,7 @@ CLAIMS = (
         statement="The order in which predictions come does not matter.",
         verdict="confirmed",
         finding="Nor does the order of the objects: the loss is the same.",
-        evidence=IN_A_CELL,
+        evidence=Printed(("the loss is the same, to five digits",)),
         notebook="04",
     ),
     Claim(
@@ -66,7 +66,12 @@ CLAIMS = (
         statement='Surplus predictions become "no object" and are left out of the result.',
         verdict="qualified",
         finding="Out of a picture, yes. To measure AP all are kept, each with its best real class: AP is higher.",
-        evidence=f"{IN_A_CELL}; the paper says 2 AP (Carion et al. 2020, section 4)",
+        evidence=Printed(
+            (
+                "every answer 5000 detections, AP 0.803",
+                "only those that say a class 893 detections, AP 0.797",
+            )
+        ),
         notebook="04",
     ),
     Claim(
@@ -74,7 +79,12 @@ CLAIMS = (
         statement="The matching gives the smallest loss that is possible.",
         verdict="corrected",
         finding="It gives the least matching cost; under some other matching the loss is smaller now and then.",
-        evidence=IN_A_CELL,
+        evidence=Printed(
+            (
+                "first decoder layer: another matching has a smaller loss in 12 % of scenes",
+                "last decoder layer: another matching has a smaller loss in 0 % of scenes",
+            )
+        ),
         notebook="04",
     ),
 )

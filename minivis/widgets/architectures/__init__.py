@@ -5,6 +5,7 @@ from minivis.widgets.architectures import HUNGARIAN_LOSS
 HUNGARIAN_LOSS.show()
 """
 
+from minivis.widgets.architectures.course import COURSE
 from minivis.widgets.architectures.detr_loss import HUNGARIAN_LOSS
 
-__all__ = ["HUNGARIAN_LOSS"]
+__all__ = ["COURSE", "HUNGARIAN_LOSS"]
