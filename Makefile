@@ -3,6 +3,7 @@
 #   make lab        install into .venv, then open JupyterLab on the first notebook
 #   make test       install into .venv, then run every test: unit, parity and browser, notebooks, slow ones
 #                   (widgets are tested in Chromium: without one these tests are left out, and say so)
+#   make test-lab   run every notebook in JupyterLab, in Chromium (what `make test` leaves out)
 #   make quick      the unit and parity tests alone
 #   make notebooks  execute, clean and pair the notebooks (NOTEBOOK=03_matching for one of them)
 #   make lint       ruff
@@ -21,7 +22,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install lab test quick test-notebooks test-slow notebooks lint wheel sync clean distclean
+.PHONY: install lab test quick test-notebooks test-slow test-lab notebooks lint wheel sync clean distclean
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
 
@@ -50,7 +51,11 @@ test-notebooks: $(INSTALLED)
 
 # One at a time: they start processes of their own, or measure time.
 test-slow: $(INSTALLED)
-	$(RUN) pytest tests -m slow --durations=10
+	$(RUN) pytest tests -m "slow and not lab" --durations=10
+
+# Every notebook from first cell to last, in a real browser: for whoever changes notebooks or widgets, and for CI.
+test-lab: $(INSTALLED)
+	$(RUN) pytest tests -m lab --durations=0
 
 notebooks: $(INSTALLED)
 	$(VENV)/bin/python tools/make_notebooks.py $(NOTEBOOK)

@@ -24,6 +24,7 @@ SETTINGS = {
     },
     "extensionmanager-extension/plugin": {"enabled": False},
     "docmanager-extension/plugin": {"autosave": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is drawn, also those out of sight
 }
 WAIT = 180_000  # milliseconds for a kernel, where many start at once
 
