@@ -15,7 +15,7 @@ from minivis.experiments.small_detr import CONFIG, MEASURES, WORLD, small_criter
 
 TWO_SIZES = dataclasses.replace(WORLD, sizes=("small", "large"))
 ENLARGED = 2.25  # small things have boxes of up to 13 pixels a side, large ones of about 15 to 30
-STAGES = dataclasses.replace(CONFIG, backbone_channels=(16, 32, 64, 64))
+STAGES = dataclasses.replace(CONFIG, backbone_channels=(16, 32, 32, 32))
 
 
 def build(stride: int) -> DETR:

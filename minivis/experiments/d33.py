@@ -48,7 +48,7 @@ def run(variant: str, seed: int, reduced: bool) -> dict[str, float]:
     ap50: dict[str, float] = {}
     ap: dict[str, float] = {}
     for budget in BUDGETS:
-        steps = budget // 100 if reduced else budget
+        steps = budget // 50 if reduced else budget
         start = time.process_time()
         model, _ = train_small(criterion, seed, steps, build=build)
         milliseconds = 1000 * (time.process_time() - start) / steps
@@ -78,6 +78,6 @@ D33 = Experiment(
         "parameters": "numbers that are learned",
         "milliseconds": "time of one CPU core for a step of training, making the scenes included",
     },
-    estimate="an estimate: 20 minutes on one CPU core",
+    estimate="an estimate: 10 minutes on one CPU core",
     run=run,
 )

@@ -23,25 +23,23 @@ MARGIN, MARK = (
     8,
 )  # pixels: an empty strip to the right of the scene, and the side of the mark at its far end
 MARKS = ("red", "blue")
-FAR_WORLD = dataclasses.replace(WORLD, sizes=("medium",))
+FAR_WORLD = dataclasses.replace(WORLD, sizes=("medium",), shapes=("circle", "square"))
 
 
 class FarScenes(Scenes):
-    """Scenes with a mark in an empty margin, whose colour decides what circles and squares are called.
+    """Circles and squares, and in an empty margin a mark whose colour decides what circles are called.
 
-    With a red mark circles are "one" and squares "other"; with a blue mark it is the other way round. So neither shape
-    nor mark alone says anything about these two classes. Triangles are "triangle" whatever the mark.
+    The classes are "red circle" and "blue circle" (the colour is the mark's, not the circle's) and "square".
     """
 
     def __init__(self, split: str = "train", world: World = FAR_WORLD, size: int | None = None):
         super().__init__(split, world, size)
-        self.categories = Categories(names=("one", "other", "triangle"), ids=(1, 2, 3))
+        self.categories = Categories(names=("red circle", "blue circle", "square"), ids=(1, 2, 3))
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Scene, int]:
-        """Labels are places in the list of a scene's shapes: with a blue mark, the first two have swapped places."""
+        """An object's label is its shape's place in the scene's list; a ring, which no scene has, fills one."""
         scene, seed = super().__getitem__(key)
-        circle, square, triangle = self.world.shapes
-        shapes = (circle, square, triangle) if seed % 2 == 0 else (square, circle, triangle)
+        shapes = ("circle", "ring", "square") if seed % 2 == 0 else ("ring", "circle", "square")
         return scene._replace(world=dataclasses.replace(self.world, shapes=shapes)), seed
 
     def prepare(self, batch: SceneBatch, device: torch.device | str = "cpu") -> DetectionBatch:
@@ -49,7 +47,7 @@ class FarScenes(Scenes):
         pixels = F.pad(pixels, (0, MARGIN), value=PLAIN[0])
         object_map = F.pad(object_map, (0, MARGIN), value=-1)  # −1: no object
         for image, scene in zip(pixels, batch.scenes):
-            colour = MARKS[scene.world.shapes != self.world.shapes]
+            colour = MARKS[scene.world.shapes.index("circle")]
             top = scene.seed // 2 * 13 % (self.world.size - MARK)  # anywhere along the margin
             image[:, top : top + MARK, -MARK:] = torch.tensor(COLOURS[colour], device=device)[:, None, None]
         targets = scene_targets(object_map, batch.scenes, batch.image_ids)
@@ -93,9 +91,9 @@ def build(encoder_layers: int, decoder_layers: int) -> DETR:
 
 
 FAR_MEASURES = {
-    "AP_far": "average precision of the two classes that the mark decides",
-    "AP_near": "average precision of triangles, which the mark has nothing to do with",
-    "right_far": "objects of the two classes that are given the right one of them: a guess is right in half",
+    "AP_far": "average precision of the two kinds of circle, between which the mark decides",
+    "AP_near": "average precision of squares, which the mark has nothing to do with",
+    "right_far": "circles that are given the right kind: a guess is right for half of them",
 }
 
 
@@ -108,8 +106,8 @@ def far_and_near(outputs: dict, targets: list[dict], data: Scenes) -> dict[str, 
         labels = target["labels"][objects]
         right.append((logits[queries, :2].argmax(-1) == labels)[labels < 2])
     return {
-        "AP_far": (by_class["one"] + by_class["other"]) / 2,
-        "AP_near": by_class["triangle"],
+        "AP_far": (by_class["red circle"] + by_class["blue circle"]) / 2,
+        "AP_near": by_class["square"],
         "right_far": torch.cat(right).double().mean().item(),
     }
 

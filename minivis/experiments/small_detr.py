@@ -113,14 +113,13 @@ def train_and_measure(
     make_data: Callable[..., Scenes] = Scenes,
     build: Callable[[], DETR] = build_small,
     world: World = WORLD,
-    steps: int = STEPS,
     also: Callable[[dict, list[dict], Scenes], dict[str, float]] = lambda outputs, targets, data: {},
 ) -> dict[str, float]:
     """`MEASURES` of one training, and what `also` makes of the predictions for the validation scenes.
 
     `reduced`: a few steps and scenes, to see that it works.
     """
-    steps, images = (10, 20) if reduced else (steps, EVALUATED)
+    steps, images = (10, 20) if reduced else (STEPS, EVALUATED)
     validation, halfway = make_data("val", world, size=images), {}
 
     def look_halfway(step: int, model: DETR) -> None:
