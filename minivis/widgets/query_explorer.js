@@ -1,0 +1,245 @@
+// QueryExplorer: which scene, query, layer and head are looked at, and which queries are dropped. The picture is in
+// query_picture.js, the dots in query_field.js, average precision in ranked_precision.js.
+
+export default {
+  render({ model, el }) {
+    const classNames = model.get("class_names"), answers = model.get("answers");
+    const scenes = model.get("scenes").map((scene) => unpackedScene(scene, classNames, answers.queries));
+    const precisionOf = answers.ranked.map((layer) => rankedAnswers(layer, answers.objects));
+    const [layers, queries, heads] = [precisionOf.length, answers.queries, scenes[0].heads];
+    const busiest = [...Array(queries).keys()].sort((a, b) => answers.sure.at(-1)[b] - answers.sure.at(-1)[a]);
+
+    const chosen = ["scene", "query", "layer", "head", "dropped"], touched = new Set();
+    const state = Object.fromEntries(chosen.map((name) => [name, model.get(name)]));
+    const seen = { attention: true, truth: false };
+    const set = (name, value) => { state[name] = value; touched.add(name); redraw(); };
+    const within = (value, least, most) => Math.max(least, Math.min(most, value));
+    const actions = {
+      choose: (query) => set("query", query),
+      chooseHead: (head) => set("head", head),
+      chooseLayer: (layer) => set("layer", within(layer, 1, layers)),
+      chooseScene: (scene) => set("scene", scene),
+      step: (by) => set("query", (state.query + by + queries) % queries),
+      stepHead: () => set("head", state.head + 1 < heads ? state.head + 1 : -1),
+      toggle: (query) => set("dropped", state.dropped.includes(query)
+        ? state.dropped.filter((q) => q !== query) : [...state.dropped, query].sort((a, b) => a - b)),
+      keep: (count) => set("dropped", busiest.slice(count).sort((a, b) => a - b)),
+      look: (what, on) => { seen[what] = on; redraw(); },
+    };
+    const redraw = oncePerFrame(draw);
+
+    const picture = queryPicture(actions), strip = headStrip(heads, actions);
+    const top = topBar(scenes, seen, actions), list = queryList(queries, actions), classes = classTable(classNames, layers, actions);
+    const field = queryField(answers), sum = precisionPanel(layers, queries, answers, actions);
+    const parts = [picture, strip, top, list, classes, field, sum];
+    const root = keepKeys(h("div", {
+      class: "mv mv-query-explorer", "data-widget": "query-explorer", tabindex: 0, role: "group",
+      "aria-label": "Object queries. Left and right choose a query, up and down a layer, h a head, x drops the query.",
+      onkeydown: (event) => answerKey(event, actions, state),
+    },
+    h("div", { class: "panes" },
+      h("div", { class: "left" }, top.element, picture.element, strip.element),
+      h("div", { class: "right" }, list.element, classes.element, field.element, sum.element)),
+    h("p", { class: "mv-note keys" }, "Keys: ← → query, ↑ ↓ layer, h head, x drop or take back.")));
+
+    let known = { dropped: null, precision: null };
+    function precision(isKept) {
+      if (known.dropped !== state.dropped) known = { dropped: state.dropped, precision: precisionOf.map((of) => of(isKept)) };
+      return known.precision;
+    }
+
+    function draw() {
+      const scene = scenes[state.scene], isKept = Array.from({ length: queries }, (_, q) => !state.dropped.includes(q));
+      const weights = scene.weights(state.layer, state.query, state.head);
+      const inside = shareInBox(weights, scene.box(state.layer, state.query), scene.grid);
+      const view = {
+        ...state, scene, isKept, weights, inside, hasAttention: seen.attention, hasTruth: seen.truth,
+        precision: precision(isKept),
+      };
+      for (const part of parts) part.show(view);
+      const best = scene.best(state.layer, state.query), now = view.precision[state.layer - 1];
+      change(root, {
+        "data-scene": state.scene, "data-query": state.query, "data-layer": state.layer, "data-head": state.head,
+        "data-dropped": state.dropped.join(" "), "data-ap": now.ap.toFixed(6), "data-ap50": now.ap50.toFixed(6),
+        "data-box": scene.box(state.layer, state.query).map((side) => side.toFixed(5)).join(" "),
+        "data-class": best.name, "data-score": best.score.toFixed(4), "data-inside": inside.toFixed(4),
+      });
+      for (const name of touched) model.set(name, state[name]);
+      if (touched.size) model.save_changes(); // for the kernel, if there is one
+      touched.clear();
+    }
+
+    const listeners = chosen.map((name) => [`change:${name}`, () => {
+      if (touched.has(name) || state[name] === model.get(name)) return; // it was changed here
+      state[name] = model.get(name);
+      redraw();
+    }]);
+    for (const [event, listener] of listeners) model.on(event, listener);
+    draw();
+    el.replaceChildren(root);
+    return () => {
+      for (const [event, listener] of listeners) model.off(event, listener);
+      for (const scene of scenes) URL.revokeObjectURL(scene.url);
+    };
+  },
+};
+
+/** A scene's bytes as functions: box(layer, query), row(layer, query) of probabilities, weights(layer, query, head). */
+function unpackedScene(scene, classNames, queries) {
+  const boxes = numbers(Float32Array, scene.boxes), probabilities = numbers(Float32Array, scene.probabilities);
+  const maps = numbers(Uint8Array, scene.maps), maxima = numbers(Float32Array, scene.maxima);
+  const cells = scene.grid[0] * scene.grid[1], heads = maps.length / cells / (boxes.length / 4), kinds = classNames.length + 1;
+  const at = (layer, query) => (layer - 1) * queries + query;
+  const row = (layer, query) => [...probabilities.subarray(at(layer, query) * kinds, (at(layer, query) + 1) * kinds)];
+  function ofHead(layer, query, head) {
+    const map = at(layer, query) * heads + head, scale = maxima[map] / 255;
+    return Float64Array.from(maps.subarray(map * cells, (map + 1) * cells), (byte) => byte * scale);
+  }
+  return {
+    ...scene, heads, row,
+    url: URL.createObjectURL(new Blob([scene.picture], { type: "image/png" })),
+    box: (layer, query) => [...boxes.subarray(4 * at(layer, query), 4 * at(layer, query) + 4)],
+    best(layer, query) { // the likeliest real class
+      const real = row(layer, query).slice(0, -1), score = Math.max(...real);
+      return { name: classNames[real.indexOf(score)], score };
+    },
+    weights(layer, query, head) {
+      if (head >= 0) return ofHead(layer, query, head);
+      const sum = new Float64Array(cells);
+      for (let each = 0; each < heads; each++) ofHead(layer, query, each).forEach((w, cell) => { sum[cell] += w / heads; });
+      return sum;
+    },
+  };
+}
+
+/** The share of weights on cells whose middle lies in a box (cx, cy, w, h). */
+function shareInBox(weights, [cx, cy, w, h_], [rows, columns]) {
+  return weights.reduce((sum, weight, cell) => {
+    const x = ((cell % columns) + 0.5) / columns, y = (Math.floor(cell / columns) + 0.5) / rows;
+    return sum + (Math.abs(x - cx) <= w / 2 && Math.abs(y - cy) <= h_ / 2 ? weight : 0);
+  }, 0);
+}
+
+function answerKey(event, actions, state) {
+  const isNative = ["SELECT", "INPUT"].includes(event.target.tagName);
+  const answer = {
+    ArrowLeft: () => actions.step(-1), ArrowRight: () => actions.step(1),
+    ArrowUp: () => actions.chooseLayer(state.layer - 1), ArrowDown: () => actions.chooseLayer(state.layer + 1),
+    h: () => actions.stepHead(), x: () => actions.toggle(state.query), Delete: () => actions.toggle(state.query),
+    Escape: () => actions.chooseHead(-1),
+  }[event.key];
+  if (!answer || isNative || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  answer();
+}
+
+// Above the picture: which scene, and what is laid over it
+
+function topBar(scenes, seen, actions) {
+  const select = h("select", { "aria-label": "scene", onchange: () => actions.chooseScene(Number(select.value)) },
+    ...scenes.map(({ name }, i) => h("option", { value: i }, name)));
+  const box = (what, text) => {
+    const input = h("input", { type: "checkbox", onchange: () => actions.look(what, input.checked) });
+    input.checked = seen[what];
+    return h("label", {}, input, text);
+  };
+  return {
+    element: h("div", { class: "top" }, select, box("attention", "attention"), box("truth", "true boxes (dotted)")),
+    show: ({ scene }) => { select.value = scenes.indexOf(scene); },
+  };
+}
+
+// All queries: a button each, with what it says here
+
+function queryList(queries, actions) {
+  const title = h("b", {}), drop = h("button", { type: "button", class: "mv-button" });
+  const chips = Array.from({ length: queries }, (_, query) => {
+    const what = h("span", {}), button = h("button", {
+      type: "button", class: "chip", "data-query": query, tabindex: -1, onclick: () => actions.choose(query),
+    }, h("b", {}, query), what);
+    return { button, what };
+  });
+  let chosen = 0;
+  drop.addEventListener("click", () => actions.toggle(chosen));
+  return {
+    element: h("div", { class: "list" }, h("div", { class: "title" }, title, drop), h("div", { class: "chips" },
+      ...chips.map(({ button }) => button))),
+    show: ({ scene, layer, query, isKept }) => {
+      chosen = query;
+      title.textContent = `${queries} queries, after layer ${layer}`;
+      drop.textContent = isKept[query] ? `drop query ${query}` : `take back query ${query}`;
+      chips.forEach(({ button, what }, q) => {
+        const { name, score } = scene.best(layer, q);
+        what.textContent = score >= SURE ? name : "–";
+        change(button, {
+          "data-sure": score >= SURE, "data-dropped": !isKept[q], "aria-pressed": q === query,
+          "aria-label": `query ${q}: ${score >= SURE ? name : "no object"}${isKept[q] ? "" : ", dropped"}`,
+        });
+      });
+    },
+  };
+}
+
+// The chosen query's classes after each layer; a row is a layer, and chooses it
+
+function classTable(classNames, layers, actions) {
+  const names = [...classNames, "no object"], title = h("b", {});
+  const rows = Array.from({ length: layers }, (_, i) => {
+    const cells = names.map(() => h("td", {}));
+    const button = h("button", { type: "button", class: "layer", "data-layer": i + 1, onclick: () => actions.chooseLayer(i + 1) },
+      `layer ${i + 1}`);
+    return { row: h("tr", { onclick: () => actions.chooseLayer(i + 1) }, h("th", {}, button), ...cells), cells, button };
+  });
+  return {
+    element: h("div", { class: "classes" }, title, h("table", {},
+      h("thead", {}, h("tr", {}, h("th", {}), ...names.map((name) => h("th", {}, name)))),
+      h("tbody", {}, ...rows.map(({ row }) => row)))),
+    show: ({ scene, layer, query }) => {
+      title.textContent = `What query ${query} says after each layer, in %`;
+      rows.forEach(({ row, cells, button }, i) => {
+        change(row, { "data-chosen": i + 1 === layer });
+        change(button, { "aria-pressed": i + 1 === layer });
+        scene.row(i + 1, query).forEach((p, c) => {
+          cells[c].textContent = Math.round(100 * p);
+          change(cells[c], { style: `background: rgba(0, 114, 178, ${(0.75 * p).toFixed(3)})`, "data-high": p > 0.6 });
+        });
+      });
+    },
+  };
+}
+
+// AP over all scenes, of the queries that are kept, after each layer
+
+function precisionPanel(layers, queries, answers, actions) {
+  const title = h("b", {}), rows = Array.from({ length: layers }, (_, i) => {
+    const bar = h("i", {}), full = h("s", {}), value = h("span", { class: "value" });
+    const row = h("button", { type: "button", class: "ap", "data-layer": i + 1, onclick: () => actions.chooseLayer(i + 1) },
+      h("span", {}, `layer ${i + 1}`), h("span", { class: "meter" }, bar, full), value);
+    return { row, bar, full, value };
+  });
+  const keep = slider({
+    label: "keep the busiest", min: 0, max: queries, step: 1, value: queries, digits: 0, changed: actions.keep,
+  });
+  let whole = null;
+  return {
+    element: h("div", { class: "precision" }, title, ...rows.map(({ row }) => row), keep),
+    show: ({ layer, isKept, precision }) => {
+      const kept = isKept.filter(Boolean).length;
+      if (kept === queries) whole = precision;
+      title.textContent = `AP on ${answers.images} scenes with ${kept} of ${queries} queries`;
+      keep.set(kept);
+      rows.forEach(({ row, bar, full, value }, i) => {
+        const { ap } = precision[i], before = whole?.[i].ap ?? null;
+        bar.style.width = `${100 * ap}%`;
+        full.style.left = before === null ? "-9px" : `${100 * before}%`;
+        const change_ = before !== null && kept < queries ? ` (${signedDigits(ap - before)})` : "";
+        value.textContent = ap.toFixed(3) + change_;
+        change(row, { "aria-pressed": i + 1 === layer, "data-ap": ap.toFixed(6) });
+      });
+    },
+  };
+}
+
+function signedDigits(value) {
+  return `${value < -0.0005 ? "−" : value > 0.0005 ? "+" : "±"}${Math.abs(value).toFixed(3)}`;
+}
