@@ -6,6 +6,7 @@
 #   make test-lab   run every notebook in JupyterLab, in Chromium (what `make test` leaves out)
 #   make quick      the unit and parity tests alone
 #   make notebooks  execute, clean and pair the notebooks (NOTEBOOK=03_matching for one of them)
+#   make claims     write docs/claims.md, the table of all claims and verdicts
 #   make lint       ruff
 #   make wheel      build dist/minivis-*.whl
 #   make sync       write environment.yml and constraints.txt anew from pyproject.toml and .venv
@@ -22,7 +23,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install lab test quick test-notebooks test-slow test-lab notebooks lint wheel sync clean distclean
+.PHONY: install lab test quick test-notebooks test-slow test-lab notebooks claims lint wheel sync clean distclean
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
 
@@ -59,6 +60,9 @@ test-lab: $(INSTALLED)
 
 notebooks: $(INSTALLED)
 	$(VENV)/bin/python tools/make_notebooks.py $(NOTEBOOK)
+
+claims: $(INSTALLED)
+	$(VENV)/bin/python tools/claims_page.py
 
 lint: $(INSTALLED)
 	$(RUN) ruff check .

@@ -1,5 +1,6 @@
 """The ledger of claims, and the table that grows from it."""
 
+import claims_page
 import pytest
 
 from minivis.experiments import CLAIMS, EXPERIMENTS, Claim, Measured, Result, Run, claims_table, load_result
@@ -47,3 +48,7 @@ def test_evidence_is_read_off_the_result(monkeypatch):
     )
     monkeypatch.setitem(CLAIMS, "D0", claim)
     assert "| qualified | So do pears. | AP of pear: 0.60 (0.50–0.70) |" in claims_table(["D0"])
+
+
+def test_the_page_of_claims_is_up_to_date():
+    assert claims_page.PAGE.read_text(encoding="utf-8") == claims_page.page(), "run: make claims"

@@ -12,12 +12,15 @@ from packaging.requirements import Requirement
 # What Colab has already, of what minivis uses. Everything else is the setup cell's to install.
 THERE = ("torch", "torchvision", "numpy", "ipykernel", "pip")
 
-STAND_IN = '''
-"""A stand-in for Colab's own package, with the one thing of it that widgets ask for."""
-from pathlib import Path
+WIDGET_MANAGER = "https://example.org/widget-manager.js"  # nobody asks for it here
 
-def enable_custom_widget_manager(url=None):
-    Path("custom-widget-manager").touch()
+STAND_IN = f'''
+"""A stand-in for Colab's own package, with what widgets ask it for."""
+class _widgets:
+    _installed_url = None
+
+def enable_custom_widget_manager(url={WIDGET_MANAGER!r}):
+    _widgets._installed_url = url
 '''
 
 

@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 pytestmark = pytest.mark.slow
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NotebookClient:
 
     startup = tmp_path / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
-    (startup / "colab.py").write_text("import google.colab\n")  # Colab's kernel has loaded it
+    (startup / "colab.py").write_text("import google.colab.output\n")  # Colab's kernel has loaded it
     kernel = tmp_path / "jupyter" / "kernels" / "colab"
     kernel.mkdir(parents=True)
     address = test_committed.ADDRESS
@@ -65,6 +66,11 @@ def test_the_first_notebook_runs_on_colab(client: NotebookClient):
             pytest.skip("pip could not install what minivis needs: is there no network?")
         raise
     assert colab_environment.state(client.python) == before, "torch and numpy are Colab's own, and stay"
-    assert (client.content / "custom-widget-manager").exists(), "widgets are live on Colab"
-    written = {path.name for path in client.content.iterdir()} - {"custom-widget-manager"}
+    outputs = [output for cell in client.nb.cells for output in cell.get("outputs", [])]
+    live = [output.metadata[VIEW] for output in outputs if VIEW in output.get("data", {})]
+    manager = {"colab": {"custom_widget_manager": {"url": colab_environment.WIDGET_MANAGER}}}
+    assert live and all(view == manager for view in live), (
+        "Colab shows other people's widgets only if asked to"
+    )
+    written = {path.name for path in client.content.iterdir()}
     assert written == {test_committed.NOTEBOOKS[0].name}, "the notebook leaves nothing beside itself"
