@@ -1,0 +1,251 @@
+// FeatureExplorer: point at a cell of a feature map. The mathematics is in feature_maps.js.
+
+const SETTLED = 700; // milliseconds without a change, after which one who does not see is told
+const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }; // rows, columns
+
+export { cellAt, windowOf, ranksAt, topChannels, unpackedStage };
+
+export default {
+  async render({ model, el }) {
+    const stages = model.get("stages").map(unpackedStage);
+    const source = URL.createObjectURL(new Blob([model.get("picture")], { type: "image/png" }));
+    const size = await sizeOf(source); // [width, height] in pixels
+
+    // `point` is what was chosen; `hovered`, while the pointer is there, is what is looked at. Channels likewise.
+    const state = { level: model.get("level"), point: model.get("point"), ranking: model.get("ranking") };
+    const looked = { hovered: null, channel: null, kept: null }, touched = new Set();
+    const redraw = oncePerFrame(draw);
+    const set = (name, value) => { state[name] = value; touched.add(name); redraw(); };
+    const look = (name, value) => { looked[name] = value; redraw(); };
+
+    const controls = controlBar(stages, {
+      setLevel: (level) => { Object.assign(looked, { channel: null, kept: null }); set("level", level); },
+      setRanking: (ranking) => set("ranking", ranking),
+    });
+    const picture = pictureView(source, size, {
+      hover: (point) => look("hovered", point),
+      choose: (point) => { looked.hovered = null; set("point", point); },
+      move([rows, columns]) {
+        const stage = stages[state.level], { row, column } = cellAt(state.point, stage);
+        const within = (index, count) => Math.max(0, Math.min(count - 1, index));
+        const cell = { row: within(row + rows, stage.height), column: within(column + columns, stage.width) };
+        looked.hovered = null;
+        set("point", pointIn(cell, stage, size));
+      },
+    });
+    const tiles = tileGrid({
+      hover: (channel) => look("channel", channel),
+      keep: (channel) => look("kept", looked.kept === channel ? null : channel),
+    });
+    const facts = factSheet();
+    const news = h("div", { class: "unseen", "aria-live": "polite" });
+    const root = keepKeys(h("div", {
+      class: "mv mv-feature-explorer", "data-widget": "feature-explorer",
+      onkeydown: (event) => { if (event.key === "Escape") { looked.channel = null; look("kept", null); } },
+    }, controls.element,
+    h("div", { class: "panes" }, picture.element, h("div", {}, facts.element, tiles.element)), news));
+
+    function view() {
+      const stage = stages[state.level], cell = cellAt(looked.hovered ?? state.point, stage);
+      const ranks = ranksAt(cell, stage, state.ranking);
+      const channel = looked.channel ?? looked.kept;
+      return { ...state, stage, size, cell, ranks, channels: topChannels(ranks), channel, kept: looked.kept };
+    }
+
+    function draw() {
+      const now = view(), index = now.cell.row * now.stage.width + now.cell.column;
+      for (const part of [controls, picture, facts, tiles]) part.show(now);
+      change(root, {
+        "data-level": now.level, "data-ranking": now.ranking, "data-cell": `${now.cell.row},${now.cell.column}`,
+        "data-point": state.point.join(","), "data-channels": JSON.stringify(now.channels),
+        "data-channel": now.channel, "data-half": now.stage.half?.[index], "data-outside": now.stage.outside?.[index],
+        "data-window": Object.values(windowOf(now.cell, now.stage)).join(" "),
+      });
+      tellOnceSettled(now);
+      for (const name of touched) model.set(name, state[name]);
+      if (touched.size) model.save_changes(); // for the kernel, if there is one
+      touched.clear();
+    }
+
+    let told = null, waiting;
+    function tellOnceSettled({ cell, stage, channels }) {
+      const words = `Stride ${stage.stride}, row ${cell.row}, column ${cell.column}: channels ${channels.slice(0, 3).join(", ")}.`;
+      told ??= words; // nothing at the beginning
+      clearTimeout(waiting);
+      waiting = setTimeout(() => { if (words !== told) news.textContent = told = words; }, SETTLED);
+    }
+
+    const listeners = Object.keys(state).map((name) => [`change:${name}`, () => {
+      if (touched.has(name) || state[name] === model.get(name)) return; // it was changed here
+      state[name] = model.get(name);
+      redraw();
+    }]);
+    for (const [event, listener] of listeners) model.on(event, listener);
+
+    draw();
+    el.replaceChildren(root);
+    return () => {
+      clearTimeout(waiting);
+      URL.revokeObjectURL(source);
+      for (const [event, listener] of listeners) model.off(event, listener);
+    };
+  },
+};
+
+async function sizeOf(source) {
+  const image = new Image();
+  image.src = source;
+  await image.decode();
+  return [image.naturalWidth, image.naturalHeight];
+}
+
+function controlBar(stages, { setLevel, setRanking }) {
+  const group = (name, label, options, changed) => {
+    const inputs = options.map(([value, text]) => ({
+      value, text, radio: h("input", { type: "radio", name, value, onchange: () => changed(value) }),
+    }));
+    const element = h("div", { class: "choice", role: "radiogroup", "aria-label": label }, h("b", {}, label),
+      ...inputs.map(({ radio, text }) => h("label", {}, radio, text)));
+    return { element, select: (value) => inputs.forEach((input) => { input.radio.checked = input.value === value; }) };
+  };
+  const unique = Math.random();
+  const sizes = stages.map(({ stride, height, width }, i) => [i, `${stride} (${height}×${width} cells)`]);
+  const level = group(`level-${unique}`, "stride", sizes, setLevel);
+  const words = { highest: "highest value", "stands out": "stands out" };
+  const ranking = group(`ranking-${unique}`, "channels by", Object.entries(words), setRanking);
+  return {
+    element: h("div", { class: "controls" }, level.element, ranking.element),
+    show: (now) => { level.select(now.level); ranking.select(now.ranking); },
+  };
+}
+
+/** The picture, what is dimmed in it or which channel lies over it, the grid and the frames. */
+function pictureView(source, [width, height], { hover, choose, move }) {
+  const dim = h("canvas", { class: "dim" }), map = h("canvas", { class: "map" });
+  const frame = (kind) => svg("g", { class: kind }, svg("rect", { class: "halo" }), svg("rect", {}));
+  const grid = svg("path", { class: "grid" }), beyond = svg("path", { class: "beyond", "fill-rule": "evenodd" });
+  const [field, patch] = [frame("field"), frame("patch")];
+  const overlay = svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" },
+    beyond, grid, field, patch);
+  const stack = h("div", {
+    class: "picture", tabindex: 0, role: "application", style: `aspect-ratio: ${width} / ${height}`,
+    onkeydown(event) {
+      if (!MOVES[event.key]) return;
+      event.preventDefault();
+      move(MOVES[event.key]);
+    },
+  }, h("img", { src: source, alt: "", draggable: "false" }), dim, map, overlay);
+  const pointAt = (event) => {
+    const box = stack.getBoundingClientRect();
+    const within = (part, side) => Math.max(0, Math.min(side - 1, Math.floor(part * side)));
+    return [within((event.clientX - box.left) / box.width, width), within((event.clientY - box.top) / box.height, height)];
+  };
+  stack.addEventListener("pointermove", (event) => hover(pointAt(event)));
+  stack.addEventListener("pointerleave", () => hover(null));
+  stack.addEventListener("pointerdown", (event) => choose(pointAt(event)));
+  const key = (kind, text) => h("span", { class: `key ${kind}` }, text);
+  const element = h("figure", {}, stack, h("figcaption", { class: "mv-note" },
+    key("patch", "the cell's patch"), key("field", "receptive field"), key("dark", "moves it less"),
+    h("div", {}, "Point at a cell; click to stay with it. By keyboard: Tab, arrows.")));
+
+  function show({ stage, cell, channel }) {
+    const edges = windowOf(cell, stage), bytes = fieldOf(cell, stage);
+    const seen = {
+      left: Math.max(edges.left, 0), top: Math.max(edges.top, 0),
+      right: Math.min(edges.right, width), bottom: Math.min(edges.bottom, height),
+    };
+    const { stride } = stage, [x, y] = [cell.column * stride, cell.row * stride];
+    put(field, seen);
+    put(patch, { left: x, top: y, right: Math.min(x + stride, width), bottom: Math.min(y + stride, height) });
+    const hasMap = channel !== null;
+    dim.hidden = hasMap || !bytes;
+    map.hidden = !hasMap;
+    beyond.style.display = hasMap || bytes ? "none" : "";
+    if (hasMap) {
+      paint(map, channelOf(channel, stage), [stage.height, stage.width], viridis);
+      // The last cells of a map may reach beyond the picture.
+      Object.assign(map.style, {
+        width: `${(100 * stride * stage.width) / width}%`, height: `${(100 * stride * stage.height) / height}%`,
+      });
+    } else if (bytes) {
+      paint(dim, bytes, stage.blocks, dimming);
+    } else {
+      const { left, top, right, bottom } = seen;
+      change(beyond, { d: `M0 0H${width}V${height}H0Z M${left} ${top}H${right}V${bottom}H${left}Z` });
+    }
+    const lines = (count, line) => Array.from({ length: count - 1 }, (_, i) => line((i + 1) * stride)).join("");
+    const d = lines(stage.width, (at) => `M${at} 0V${height}`) + lines(stage.height, (at) => `M0 ${at}H${width}`);
+    if (grid.getAttribute("d") !== d) change(grid, { d });
+    stack.classList.toggle("fine", stage.cells > 32 * 32);
+    change(stack, {
+      "aria-label": `feature map of stride ${stride}, row ${cell.row}, column ${cell.column}; arrows move to another cell`,
+    });
+  }
+  return { element, show };
+}
+
+function put(frame, { left, top, right, bottom }) {
+  for (const rect of frame.children) {
+    change(rect, { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top) });
+  }
+}
+
+/** What is known of the cell, in words. */
+function factSheet() {
+  const title = h("b", {}), reach = h("p", {}), moved = h("p", { class: "mv-note" });
+  const element = h("div", { class: "facts" }, title, reach, moved);
+  function show({ stage, cell, size }) {
+    const { field, stride } = stage, index = cell.row * stage.width + cell.column;
+    title.textContent = `Row ${cell.row}, column ${cell.column}: ${stage.maxima.length} numbers`;
+    const isLarger = field > Math.max(...size);
+    reach.textContent = `Patch ${stride} × ${stride} pixels, receptive field ${field} × ${field}`
+      + (isLarger ? ": larger than the picture." : ".");
+    moved.textContent = stage.moved
+      ? `Half of what moves it lies in ${stage.half[index]} of the picture's ${size[0] * size[1]} pixels; `
+        + `${percent(stage.outside[index])} lies outside of the field.`
+      : "In so fine a map, what moves a cell was not measured: the light square is what the convolutions reach.";
+  }
+  return { element, show };
+}
+
+function percent(share) {
+  return share > 0 && share < 0.01 ? "under 1 %" : `${Math.round(100 * share)} %`;
+}
+
+/** The channels that rank highest, each as a small map with the cell marked. */
+function tileGrid({ hover, keep }) {
+  const tiles = Array.from({ length: SHOWN_CHANNELS }, () => {
+    const canvas = h("canvas", {}), mark = h("i", {}), name = h("span", {});
+    const channel = () => Number(element.dataset.channel);
+    const element = h("button", {
+      class: "tile", type: "button",
+      onpointerenter: () => hover(channel()), onpointerleave: () => hover(null),
+      onfocus: () => hover(channel()), onblur: () => hover(null), onclick: () => keep(channel()),
+    }, h("span", { class: "thumb" }, canvas, mark), name);
+    return { element, canvas, mark, name };
+  });
+  const scale = h("p", { class: "scale mv-note" }, "0", h("i", {}), "the channel's largest value in this picture");
+  const hint = h("p", { class: "mv-note" }, "Point at a channel to lay it over the picture; click to keep it there.");
+  const element = h("div", {}, h("div", { class: "tiles" }, ...tiles.map((tile) => tile.element)), scale, hint);
+
+  function show({ stage, cell, channels, ranks, ranking, channel: over, kept }) {
+    tiles.forEach(({ element: tile, canvas, mark, name }, i) => {
+      const channel = channels[i];
+      tile.hidden = channel === undefined; // of a map with fewer channels
+      if (tile.hidden) return;
+      paint(canvas, channelOf(channel, stage), [stage.height, stage.width], viridis);
+      const value = valueAt(channel, cell, stage);
+      name.textContent = ranking === "highest" ? `${channel}: ${value.toFixed(1)}` : `${channel}: +${ranks[channel].toFixed(1)} σ`;
+      change(tile, {
+        "data-channel": channel, "data-value": value.toFixed(6), "aria-pressed": channel === kept,
+        "aria-label": `channel ${channel}, value ${value.toFixed(1)}`,
+      });
+      tile.classList.toggle("over", channel === over);
+      Object.assign(mark.style, {
+        left: `${(100 * cell.column) / stage.width}%`, top: `${(100 * cell.row) / stage.height}%`,
+        width: `${100 / stage.width}%`, height: `${100 / stage.height}%`,
+      });
+    });
+  }
+  return { element, show };
+}
