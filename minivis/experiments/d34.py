@@ -79,7 +79,7 @@ def local_backbone(channels: tuple[int, ...] = CONFIG.backbone_channels) -> Smal
     return backbone
 
 
-LAYERS = {"no encoder": (0, 2), "2 encoder layers": (2, 2), "4 encoder layers": (4, 2)}
+LAYERS = {"2 encoder, 2 decoder": (2, 2), "0 encoder, 2 decoder": (0, 2), "0 encoder, 4 decoder": (0, 4)}
 
 
 def build(encoder_layers: int, decoder_layers: int) -> DETR:
@@ -129,9 +129,9 @@ D34 = Experiment(
     claim="The transformer sees the whole image at once, and relations of what lies far apart.",
     question="A mark outside every object's receptive field decides its class. Is that learned, and by which part?",
     variants={
-        "no encoder": "the two decoder layers read the backbone's map",
-        "2 encoder layers": "every cell has looked at every other twice before the decoder reads",
-        "4 encoder layers": "four times",
+        "2 encoder, 2 decoder": "cells have looked at each other when the queries read them",
+        "0 encoder, 2 decoder": "the queries read the backbone's map, twice",
+        "0 encoder, 4 decoder": "as many layers as the first has; the queries read four times",
     },
     measures=MEASURES | FAR_MEASURES,
     estimate="an estimate: 12 minutes on one CPU core",
