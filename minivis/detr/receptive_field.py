@@ -82,8 +82,9 @@ def share_outside(moved: Float[Tensor, "height width"], window: tuple[int, int, 
     """What share of an effective field, its squares added up, lies outside of a window of pixels."""
     left, top, right, bottom = window
     energy = moved.square()
-    inside = energy[max(top, 0) : bottom, max(left, 0) : right].sum()
-    return max(0.0, 1 - (inside / energy.sum().clamp(min=1e-30)).item())
+    total = energy.sum().clamp(min=1e-30)
+    energy[max(top, 0) : bottom, max(left, 0) : right] = 0
+    return (energy.sum() / total).item()
 
 
 def _path(module: nn.Module) -> list[nn.Module]:

@@ -1,0 +1,189 @@
+"""The checks on the backbone: against the solutions, and against wrong answers written as students write them."""
+
+import contextlib
+import io
+import math
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from minivis.checks import backbone
+from minivis.checks.base import Check
+from minivis.detr.backbone import FrozenBatchNorm
+from minivis.positions import SinePositions
+
+SOLUTIONS = Path(__file__).parents[2] / "solutions/01_detr_backbone.py"
+CHECKS = [check for check in vars(backbone).values() if isinstance(check, Check)]
+
+each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+
+
+@pytest.fixture(scope="module")
+def solved():
+    """The functions of the solutions' file, and what it prints when it is run."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        names = runpy.run_path(str(SOLUTIONS))
+    return names, printed.getvalue()
+
+
+@each_check
+def test_solutions_are_right(check: Check, solved):
+    names, printed = solved
+    assert check.verdict(names[check.name]).right
+    assert f"{check.name}: right" in printed
+
+
+@each_check
+def test_its_own_solution_is_right_and_its_mistakes_are_told_apart(check: Check):
+    assert check.verdict(check.solution).right
+    for mistake, message in check.mistakes.items():
+        assert check.verdict(mistake)[:2] == ("wrong", message)
+
+
+# --------------------------------------------------------------------------- the solutions are what the package does
+
+
+def test_cells_and_fields_are_those_of_convolutions(solved):
+    names, _ = solved
+    x = torch.zeros(1, 1, 97, 97)
+    for stages in range(1, 5):
+        x = F.conv2d(x, torch.ones(1, 1, 3, 3), stride=2, padding=1)
+        assert names["cells"](97, stages) == x.shape[-1]
+
+
+def test_frozen_batch_norm_is_the_packages(solved):
+    names, _ = solved
+    generator = torch.Generator().manual_seed(0)
+    x, (mean, var, weight, bias) = (
+        torch.randn(2, 5, 3, 4, generator=generator),
+        torch.rand(4, 5, generator=generator),
+    )
+    norm = FrozenBatchNorm(5)
+    for buffer, value in zip(("running_mean", "running_var", "weight", "bias"), (mean, var, weight, bias)):
+        getattr(norm, buffer).copy_(value)
+    torch.testing.assert_close(names["frozen_batch_norm"](x, mean, var, weight, bias), norm(x))
+
+
+def test_coordinates_and_waves_make_the_packages_positions(solved):
+    names, _ = solved
+    mask = torch.zeros(5, 7, dtype=torch.bool)
+    mask[4:], mask[:, 5:] = True, True
+    halves = [names["sine_code"](c.flatten(), 4, 20.0).view(5, 7, 8) for c in names["coordinates"](mask)]
+    package = SinePositions(16, temperature=20.0)(mask[None])[0]
+    torch.testing.assert_close(torch.cat(halves, dim=-1).permute(2, 0, 1), package, atol=1e-5, rtol=1e-4)
+
+
+# --------------------------------------------------------------------------- wrong answers
+
+
+def floor_at_every_stage(pixels, stages):
+    for _ in range(stages):
+        pixels //= 2
+    return pixels
+
+
+def sum_of_kernels(layers):
+    reach = 1
+    for kernel, _ in layers:
+        reach += kernel - 1
+    return reach
+
+
+def stride_first(layers):
+    reach, jump = 1, 1
+    for kernel, stride in layers:
+        jump = jump * stride
+        reach = reach + (kernel - 1) * jump
+    return reach
+
+
+def whole_kernels(layers):
+    reach, jump = 1, 1
+    for kernel, stride in layers:
+        reach, jump = reach + kernel * jump, jump * stride
+    return reach
+
+
+def torchs_batch_norm(x, mean, var, weight, bias):
+    return F.batch_norm(x, mean.clone(), var.clone(), weight, bias, training=True)
+
+
+def by_variance(x, mean, var, weight, bias):
+    m, v, g, b = (t.reshape(1, -1, 1, 1) for t in (mean, var, weight, bias))
+    return g * (x - m) / (v + 1e-5) + b
+
+
+def without_epsilon(x, mean, var, weight, bias):
+    m, v, g, b = (t.reshape(1, -1, 1, 1) for t in (mean, var, weight, bias))
+    return g * (x - m) / v**0.5 + b
+
+
+def along_the_width(x, mean, var, weight, bias):
+    return (x - mean) / (var + 1e-5).sqrt() * weight + bias
+
+
+def axes_swapped(padding_mask):
+    inside = (~padding_mask).int()
+    along, down = inside.cumsum(1), inside.cumsum(0)
+    return along / (along[:, -1:] + 1e-6) * 2 * math.pi, down / (down[-1:] + 1e-6) * 2 * math.pi
+
+
+def of_the_padding(padding_mask):
+    y, x = padding_mask.float().cumsum(0), padding_mask.float().cumsum(1)
+    return y / (y[-1:] + 1e-6) * 2 * math.pi, x / (x[:, -1:] + 1e-6) * 2 * math.pi
+
+
+def of_the_whole_map(padding_mask):
+    height, width = padding_mask.shape
+    inside = (~padding_mask).float()
+    return (
+        inside.cumsum(0) / (height + 1e-6) * 2 * math.pi,
+        inside.cumsum(1) / (width + 1e-6) * 2 * math.pi,
+    )
+
+
+def to_one(padding_mask):
+    inside = (~padding_mask).float()
+    y, x = inside.cumsum(0), inside.cumsum(1)
+    return y / (y[-1:] + 1e-6), x / (x[:, -1:] + 1e-6)
+
+
+def sines_then_cosines(coordinate, pairs, temperature):
+    angle = coordinate[:, None] / temperature ** (torch.arange(pairs) / pairs)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def as_in_the_first_transformer(coordinate, pairs, temperature):
+    """With 2i, as the formula is often written, and i counting pairs."""
+    angle = coordinate[:, None] * temperature ** (-2 * torch.arange(pairs) / pairs)
+    return torch.stack([angle.sin(), angle.cos()], dim=2).reshape(len(coordinate), -1)
+
+
+@pytest.mark.parametrize(
+    ("check", "answer", "help_"),
+    [
+        (backbone.check_cells, floor_at_every_stage, "You round down"),
+        (backbone.check_cells, lambda pixels, stages: pixels / 2**stages, "There are no half cells"),
+        (backbone.check_cells, lambda pixels, stages: math.ceil(pixels / (2 * stages)), "2 ** stages"),
+        (backbone.check_receptive_field, sum_of_kernels, "multiply by the stride so far"),
+        (backbone.check_receptive_field, stride_first, "before you use it"),
+        (backbone.check_receptive_field, whole_kernels, "k − 1 steps"),
+        (backbone.check_frozen_batch_norm, torchs_batch_norm, "the batch at hand"),
+        (backbone.check_frozen_batch_norm, by_variance, "You divide by the variance"),
+        (backbone.check_frozen_batch_norm, without_epsilon, "You leave out ε"),
+        (backbone.check_frozen_batch_norm, along_the_width, "Channels are the second"),
+        (backbone.check_coordinates, axes_swapped, "swapped"),
+        (backbone.check_coordinates, of_the_padding, "You count the padded cells"),
+        (backbone.check_coordinates, of_the_whole_map, "full height and width"),
+        (backbone.check_coordinates, to_one, "run to 1"),
+        (backbone.check_sine_code, sines_then_cosines, "Let them alternate"),
+        (backbone.check_sine_code, as_in_the_first_transformer, "i counts pairs"),
+    ],
+)
+def test_a_typical_wrong_answer_gets_the_message_that_helps(check: Check, answer, help_: str):
+    verdict = check.verdict(answer)
+    assert verdict.status == "wrong" and help_ in verdict.message, verdict
+    assert "expected" in verdict.case  # and a case that shows it
