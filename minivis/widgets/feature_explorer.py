@@ -76,6 +76,8 @@ class FeatureExplorer(Widget):
         if not hasattr(model, "image_transform"):
             raise ValueError("the model has no image_transform: load it with minivis.load, or set it")
         count = len(model.backbone.channels)
+        if levels is not None and not all(-count <= level < count for level in levels):
+            raise ValueError(f"levels: expected {-count} to {count - 1}, got {list(levels)}")
         levels = range(count) if levels is None else sorted(level % count for level in levels)
         pixels = model.image_transform(picture).to(next(model.parameters()).device)
         batch = as_image_batch([pixels])
@@ -197,7 +199,7 @@ class FeatureExplorer(Widget):
 def _stage(
     features: Float[Tensor, "channels height width"],
     field: ReceptiveField,
-    measured: Float[Tensor, "cells height width"] | None,
+    measured: Float[Tensor, "cells image_height image_width"] | None,
 ) -> dict[str, Any]:
     """A map as the browser gets it: 8 bits a value, and what a channel's (a cell's) 255 stands for.
 

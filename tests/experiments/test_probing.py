@@ -19,11 +19,10 @@ def test_each_object_has_the_vectors_of_its_middle_and_its_own_words():
         assert described.world.shapes[found.shapes[number]] == thing.shape
         assert list(described.world.colours)[found.colours[number]] == thing.colour
 
-    number, (pixels, target) = 0, pictures[0]
+    pixels, target = pictures[0]
     images = pictures.prepare(pictures.collate([pictures[0]])).images
     with torch.inference_mode():
         last = backbone(images)[-1].features[0]
-    for x, y, _, _ in target["boxes"].tolist():
+    for number, (x, y, _, _) in enumerate(target["boxes"].tolist()):
         assert torch.equal(found.levels[0][number], pixels[:, int(y * 128), int(x * 128)])
         torch.testing.assert_close(found.levels[-1][number], last[:, int(y * 32), int(x * 32)])
-        number += 1
