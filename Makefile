@@ -22,6 +22,7 @@ JOBS ?= 2
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 INSTALLED := $(VENV)/.installed
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root) # in a container one is root, and JupyterLab asks to be told
 
 .PHONY: install lab test quick test-notebooks test-slow test-lab notebooks claims lint wheel sync clean distclean
 .DEFAULT_GOAL := test
@@ -39,7 +40,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 install: $(INSTALLED)
 
 lab: $(INSTALLED)
-	$(RUN) jupyterlab notebooks/00_start_here.ipynb
+	$(RUN) jupyterlab $(AS_ROOT) notebooks/00_start_here.ipynb
 
 # Fast tests first. One notebook or test file stays on one worker (--dist=loadfile in pyproject.toml).
 test: quick test-notebooks test-slow

@@ -107,6 +107,8 @@ def evaluate(
     )
     if items.count:
         typer.echo(items.summary(), err=True)
+    if not metrics["images"]:
+        raise ValueError(f"none of the {len(dataset)} images of {data} could be read")
     typer.echo(json.dumps(json_safe(metrics)) if as_json else table(metrics), nl=as_json)
 
 

@@ -39,6 +39,11 @@ def as_image_batch(images: ImageBatch | Tensor | Sequence) -> ImageBatch:
         ValueError: if it is none of these; the message names the image and its shape.
     """
     if isinstance(images, ImageBatch):
+        pixels, mask = (tuple(tensor.shape) for tensor in images)
+        if len(pixels) != 4 or mask != (pixels[0], *pixels[2:]):
+            raise ValueError(
+                f"expected pixels (B, 3, H, W) and a padding mask (B, H, W), got {pixels} and {mask}"
+            )
         return images
     if isinstance(images, Tensor):
         if images.ndim != 4 or images.shape[1] != 3:

@@ -146,6 +146,14 @@ def test_finetune_and_eval_on_ones_own_folder(mini, folder, tmp_path, capsys, ca
     assert minivis("eval", out, "--data", folder, "--split", "test", "--cpu") == 2
     assert "no 'test' split" in capsys.readouterr().err
 
+    gone = tmp_path / "gone"
+    shutil.copytree(folder, gone)
+    for picture in (gone / "val").glob("*.png"):
+        picture.unlink()
+    assert minivis("eval", out, "--data", gone, "--json", "--cpu") == 2
+    shown = capsys.readouterr()
+    assert f"none of the 4 images of {gone} could be read" in shown.err and shown.out == ""
+
 
 def test_finetune_from_nothing(folder, tmp_path):
     arguments = ["--data", folder, "--from", "none", "--out", tmp_path / "run", "--steps", 1, "--cpu"]

@@ -179,3 +179,9 @@ def test_transform_keeps_the_shades_of_16_bits():
     shades = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     pixels = ImageTransform(mean=(0, 0, 0), std=(1, 1, 1))(Image.fromarray(shades))
     torch.testing.assert_close(pixels[0], torch.from_numpy(shades / 65535).float(), atol=1 / 255, rtol=0)
+
+
+def test_a_mask_of_another_size_is_refused():
+    batch = ImageBatch(torch.zeros(2, 3, 64, 64), torch.zeros(2, 32, 64, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"got \(2, 3, 64, 64\) and \(2, 32, 64\)"):
+        as_image_batch(batch)

@@ -94,9 +94,8 @@ def read_coco(path: Path, bad_items: BadItems, masks: bool = False) -> CocoFile:
     left, top, right, bottom = boxes[:, 0], boxes[:, 1], boxes[:, 0] + boxes[:, 2], boxes[:, 1] + boxes[:, 3]
     overstep = np.maximum.reduce([-left, -top, right - width, bottom - height])
     nothing_inside = (np.minimum(right, width) <= left.clip(0)) | (np.minimum(bottom, height) <= top.clip(0))
-    listed_ids = [
-        image["id"] for image in content["images"]
-    ]  # those left out too, with all their annotations
+    listed = [image for image in content["images"] if isinstance(image, dict) and _is_id(image.get("id"))]
+    listed_ids = [image["id"] for image in listed]  # those left out too, with all their annotations
     data_ids = [category_id for category_id, _ in categories]
 
     def find(wrong: np.ndarray, describe: Callable[[int], str]) -> None:
@@ -126,7 +125,7 @@ def read_coco(path: Path, bad_items: BadItems, masks: bool = False) -> CocoFile:
             if reason is not None:
                 reasons.setdefault(int(places[row]), reason)
 
-    file_names = {image["id"]: image["file_name"] for image in content["images"]}
+    file_names = {image["id"]: image.get("file_name", "no file name") for image in listed}
     for place in sorted(reasons):
         bad_items.report(BadItem(_where(path, annotations[place], place, file_names), reasons[place]))
 
@@ -197,18 +196,24 @@ def _read_categories(path: Path, categories: list[Any]) -> list[tuple[int, str]]
 
 
 def _read_images(path: Path, images: list[Any], bad_items: BadItems) -> list[dict[str, Any]]:
-    """The images whose id no other image has."""
+    """The images that are sound, and whose id no other image has."""
     fields = {"id": _is_id, "file_name": _is_text, "width": _is_length, "height": _is_length}
+    sound = []
     for place, image in enumerate(images):
         entry = image if isinstance(image, dict) else {}
         wrong = [f'"{key}"' for key, is_right in fields.items() if not is_right(entry.get(key))]
-        if wrong:
-            raise CocoFormatError(
-                f'{path}: number {place} of "images" is {_short(image)}, where {", ".join(wrong)} is missing '
-                'or wrong; expected "id" (a whole number), "file_name" (text), "width" and "height" (pixels)'
-            )
+        if not wrong:
+            sound.append(image)
+            continue
+        reason = (
+            f'it is {_short(image)}, where {", ".join(wrong)} is missing or wrong; expected "id" (a whole '
+            'number), "file_name" (text), "width" and "height" (whole numbers of pixels)'
+        )
+        bad_items.report(BadItem(f'{path}: number {place} of "images"', reason))
+    if not sound:
+        raise CocoFormatError(f'{path}: nothing in "images" is an image in COCO\'s form: {reason}')
     file_names: dict[int, list[str]] = {}
-    for image in images:
+    for image in sound:
         file_names.setdefault(image["id"], []).append(image["file_name"])
     for image_id, names in file_names.items():
         if len(names) > 1:
@@ -216,7 +221,7 @@ def _read_images(path: Path, images: list[Any], bad_items: BadItems) -> list[dic
                 f"{len(names)} images have this id ({_some(names)}): whose the annotations are is not known"
             )
             bad_items.report(BadItem(f"{path}: image {image_id}", reason))
-    kept = [image for image in images if len(file_names[image["id"]]) == 1]
+    kept = [image for image in sound if len(file_names[image["id"]]) == 1]
     if not kept:
         raise CocoFormatError(f'{path}: no image in "images" has an id of its own')
     return kept
@@ -248,10 +253,10 @@ def _wrong_segmentation(segmentation: Any, height: int, width: int) -> str | Non
             found = _found(segmentation, "size")
             return f"its mask's size is {found}, its image's (height, width) is {[height, width]}"
         try:
-            decode_mask(segmentation, height, width)
+            mask = decode_mask(segmentation, height, width)
         except Exception as error:  # the decoder raises errors of several kinds
             return f"its mask's run lengths cannot be decoded: {error}"
-        return None
+        return None if mask.any() else "its mask has no pixel"
     if not isinstance(segmentation, list) or not segmentation:
         return f'expected "segmentation" to be polygons or run lengths, got {_short(segmentation)}'
     for polygon in segmentation:

@@ -128,10 +128,11 @@ class BadItemError(ValueError):
 class BadItems:
     """Broken items met so far: each is named once and then skipped, or the first one stops the run."""
 
-    def __init__(self, policy: str = "skip") -> None:
+    def __init__(self, policy: str = "skip", quiet: bool = False) -> None:
+        """`quiet`: keep what is reported, and name nothing: for all processes of a run but the first."""
         if policy not in ("skip", "stop"):
             raise ValueError(f"the policy for bad items is 'skip' or 'stop', not {policy!r}")
-        self.policy = policy
+        self.policy, self.quiet = policy, quiet
         self.items: dict[BadItem, None] = {}  # a set that keeps the order
 
     def report(self, item: BadItem) -> None:
@@ -140,7 +141,8 @@ class BadItems:
             raise BadItemError(item)
         if item not in self.items:
             self.items[item] = None
-            logger.warning("skipped: %s", item)
+            if not self.quiet:
+                logger.warning("skipped: %s", item)
 
     @property
     def count(self) -> int:

@@ -23,7 +23,12 @@ class PaddedTargets(NamedTuple):
 def pad_targets(targets: list[dict], num_classes: int, device: torch.device) -> PaddedTargets:
     """Shapes are checked here; values are only marked as broken, since to read them is to wait for the device."""
     for i, target in enumerate(targets):
-        labels, boxes = target["labels"], target["boxes"]
+        labels, boxes = target.get("labels"), target.get("boxes")
+        if not (isinstance(labels, Tensor) and isinstance(boxes, Tensor)):
+            raise ValueError(
+                f"image {image_name(targets, i)}: expected tensors `labels` (N,) and `boxes` (N, 4), got "
+                f"{type(labels).__name__} and {type(boxes).__name__}; the target has {', '.join(target) or 'nothing'}"
+            )
         if labels.ndim != 1 or boxes.shape != (len(labels), 4) or labels.dtype != torch.int64:
             raise ValueError(
                 f"image {image_name(targets, i)}: expected labels (N,) of int64 and boxes (N, 4), "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +21,9 @@ from minivis.pretrained import load
 from minivis.training.recipes import DetrRecipe
 
 logger = logging.getLogger("minivis")
+
+
+POST_NORM_LR = 3e-4  # the paper's is 1e-4; pre-norm ones, such as detr-mini, take ten times that
 
 
 class StepSize(NamedTuple):
@@ -42,10 +46,18 @@ class DetectionTask:
     def __init__(self, recipe: DetrRecipe, bad_items: str = "skip") -> None:
         if recipe.data is None:
             raise ValueError(f"{recipe.name} needs data: name a folder in COCO's format with --data")
-        self.recipe, self.bad_items = recipe, BadItems(bad_items)
+        first = os.environ.get("RANK", "0") == "0"  # of several processes; all of them read the annotations
+        self.recipe, self.bad_items = recipe, BadItems(bad_items, quiet=not first)
         self.endless = recipe.data == "scenes"
         pretrained = recipe.initial not in (None, "imagenet")
         self.initial = load(recipe.initial) if pretrained else None
+        if self.initial and not self.initial.config.normalize_before and recipe.lr > POST_NORM_LR:
+            logger.warning(
+                "%s is a post-norm transformer, which may fall apart at a learning rate of %g: the recipe "
+                "detr-r50-finetune has settings for it (or --set lr=1e-4 --set backbone_lr=1e-5)",
+                recipe.initial,
+                recipe.lr,
+            )
         self.dataset, self.validation = self._data()
 
         weights = {
@@ -179,11 +191,11 @@ class DetectionTask:
         return {"categories": data.categories.to_dict(), "image_transform": data.image_transform.to_dict()}
 
     def summary(self) -> str:
-        everyones = BadItems()
-        everyones.items = dict.fromkeys(
-            gather_object(list(self.bad_items.items))
-        )  # of all processes, each once
-        return everyones.summary() if everyones.count else ""
+        for item in gather_object(
+            list(self.bad_items.items)
+        ):  # of all processes; those not yet named are now
+            self.bad_items.report(item)
+        return self.bad_items.summary() if self.bad_items.count else ""
 
 
 def adopt_weights(model: DETR, source: DETR, same_classes: bool) -> None:

@@ -374,17 +374,40 @@ def test_bytes_that_are_no_text_are_refused(coco):
         ("height", 1.5),
     ],
 )
-def test_an_image_that_lacks_a_field_is_refused(coco, field, value):
+def test_an_image_that_lacks_a_field_is_left_out_with_its_annotations(coco, field, value):
     coco.image(1)
     coco.image(2)
+    coco.annotation(1, 1)
+    if field != "id":
+        coco.annotation(2, 2)
     if value is None:
         del coco.content["images"][1][field]
     else:
         coco.content["images"][1][field] = value
-    with pytest.raises(CocoFormatError) as caught:
+    dataset = load(coco)
+    said = only_bad_item(dataset)
+    assert f'{coco.file}: number 1 of "images"' in said
+    assert f'where "{field}" is missing or wrong' in said
+    assert len(dataset) == 1 and dataset[0].target["annotation_ids"] == [1]
+    with pytest.raises(BadItemError, match='number 1 of "images"'):
+        load(coco, bad_items="stop")
+
+
+def test_a_file_whose_images_are_all_broken_is_not_coco(coco):
+    coco.image(1)
+    coco.content["images"][0]["height"] = "tall"
+    with pytest.raises(
+        CocoFormatError, match='nothing in "images" is an image .* where "height" is missing or wrong'
+    ):
         load(coco)
-    assert f'{coco.file}: number 1 of "images"' in str(caught.value)
-    assert f'where "{field}" is missing or wrong' in str(caught.value)
+
+
+def test_an_empty_mask_is_named(coco):
+    coco.image(1, size=(40, 60))
+    coco.annotation(1, 1, (0, 0, 20, 20))
+    coco.content["annotations"][0]["segmentation"] = {"size": [40, 60], "counts": [2400]}
+    dataset = load(coco, masks=True)
+    assert "image 1" in only_bad_item(dataset) and "its mask has no pixel" in only_bad_item(dataset)
 
 
 @pytest.mark.parametrize(

@@ -112,3 +112,10 @@ def test_a_batch_moves_its_tensors_only():
     assert batch.images.pixels.device.type == batch.targets[0]["labels"].device.type == "meta"
     assert batch.targets[0]["image_id"] == 5 and batch.targets[0]["annotation_ids"] == [9]
     assert batch.bad_items == [BadItem("a", "b")]
+
+
+def test_a_quiet_registry_keeps_what_it_does_not_name(caplog):
+    registry = BadItems(quiet=True)
+    registry.report(BadItem("a.png (image 1)", "cannot be read"))
+    assert registry.count == 1 and "a.png" in registry.summary()
+    assert caplog.text == ""

@@ -117,3 +117,20 @@ def test_a_box_is_broken_exactly_when_it_leaves_the_image(cx, cy, w, h):
 
 def test_rounding_over_the_edge_is_allowed():
     assert not broken_boxes(torch.tensor([0.5, 0.5, 1.0005, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ({"boxes": torch.zeros(0, 4)}, "got NoneType and Tensor; the target has boxes"),
+        ({"labels": [1], "boxes": torch.rand(1, 4)}, "got list and Tensor"),
+        ({}, "the target has nothing"),
+    ],
+)
+def test_a_target_without_tensors_is_named(target, said):
+    good = {"labels": torch.zeros(0, dtype=torch.int64), "boxes": torch.zeros(0, 4)}
+    with pytest.raises(
+        ValueError, match="image at place 1 of the batch: expected tensors `labels`"
+    ) as caught:
+        pad_targets([good, target], 3, torch.device("cpu"))
+    assert said in str(caught.value)

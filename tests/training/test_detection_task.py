@@ -137,6 +137,29 @@ def test_the_summary_names_each_bad_item_once():
     assert task.summary() == "1 bad item skipped:\n  picture 1: it is broken"
 
 
+def test_of_several_processes_the_first_names_bad_items_and_the_others_are_named_at_the_end(
+    monkeypatch, caplog
+):
+    monkeypatch.setenv("RANK", "1")
+    task = pictures_recipe(Pictures(bad=[1])).build_task()
+    task.prepare([task.dataset[0], task.dataset[1]], torch.device("cpu"))
+    assert task.bad_items.count == 1 and caplog.text == ""
+
+    monkeypatch.setenv("RANK", "0")
+    first = pictures_recipe().build_task()
+    met_by_both = [*task.bad_items.items] * 2
+    monkeypatch.setattr("minivis.training.detection.gather_object", lambda items: [*items, *met_by_both])
+    assert first.summary() == "1 bad item skipped:\n  picture 1: it is broken"
+    assert caplog.text.count("skipped: picture 1: it is broken") == 1
+
+
+@pytest.mark.parametrize(("lr", "warned"), [(1e-3, True), (1e-4, False)])
+def test_a_post_norm_checkpoint_at_a_pre_norm_rate_is_warned_of(lr, warned, tmp_path, caplog):
+    checkpoint(tmp_path)  # post-norm, as the paper's
+    build(initial=str(tmp_path), lr=lr)
+    assert ("detr-r50-finetune has settings for it" in caplog.text) == warned
+
+
 def test_accelerates_cpu_launcher_is_told_to_start_one_process_only(monkeypatch, caplog):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     monkeypatch.setenv("MASTER_PORT", "29500")
