@@ -1,0 +1,34 @@
+"""What the document says about DETR's strengths and weaknesses, and what became of it."""
+
+from minivis.experiments.claims import Claim, Printed
+
+CLAIMS = (
+    Claim(
+        id="D27",
+        statement="Duplicates do occur, so non-maximum suppression is worth adding.",
+        verdict="qualified",
+        finding="They occur, and after the first decoder layer suppression helps. After the last, few are left, and it "
+        "costs a little: it keeps the surer of two boxes, not the better one.",
+        evidence=Printed(("layer 1: AP 0.75, NMS adds +0.02", "layer 3: AP 0.80, NMS adds -0.00")),
+        notebook="05",
+    ),
+    Claim(
+        id="D29",
+        statement="DETR is bad at small objects, because it reads one coarse scale of the backbone.",
+        notebook="05",
+    ),
+    Claim(
+        id="D31",
+        statement="Attention is what makes DETR slow: its quadratic cost dominates the time of inference.",
+        verdict="corrected",
+        finding="The backbone does most of the work, in operations and in time; attention's quadratic products are a "
+        "few per cent. It is finer maps that attention makes dear.",
+        evidence=Printed(("backbone 141.8 GFLOP 86.3 %", "of it attention's own products: 5.0 GFLOP, 3 %")),
+        notebook="05",
+    ),
+    Claim(
+        id="D33",
+        statement="DETR needs an order of magnitude more epochs than classical detectors.",
+        notebook="05",
+    ),
+)
