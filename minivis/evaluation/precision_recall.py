@@ -60,16 +60,26 @@ def match_detections(image: ImageDetections, iou: float = 0.5) -> list[int]:
     return object_of
 
 
-def precision_recall(images: Sequence[ImageDetections], label: int, iou: float = 0.5) -> Curve:
-    """The curve of one class over all images: precision = right / found so far, recall = right / objects there."""
+def precision_recall(
+    images: Sequence[ImageDetections],
+    label: int,
+    iou: float = 0.5,
+    partners: Sequence[list[int]] | None = None,
+) -> Curve:
+    """The curve of one class over all images: precision = right / found so far, recall = right / objects there.
+
+    Args:
+        partners: what `match_detections` gives for each image, where it is known already: it is one for all classes.
+    """
+    partners = [match_detections(image, iou) for image in images] if partners is None else partners
     scores, right, objects = [], [], 0
-    for image in images:
+    for image, objects_found in zip(images, partners, strict=True):
         objects += int((image.truth["labels"] == label).sum())
         own = image.found["labels"] == label
         best = image.found["scores"][own].argsort(descending=True, stable=True)[:MOST]
-        matched = torch.tensor(match_detections(image, iou), dtype=torch.int64)[own] >= 0
+        matched = torch.tensor(objects_found, dtype=torch.int64)[own.cpu()] >= 0
         scores += image.found["scores"][own][best].tolist()
-        right += matched[best].tolist()
+        right += matched[best.cpu()].tolist()
     order = np.argsort(-np.array(scores, dtype=float), kind="stable")
     scores, right = np.array(scores, dtype=float)[order], np.array(right, dtype=bool)[order]
     so_far = right.cumsum()
