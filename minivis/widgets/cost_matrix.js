@@ -32,7 +32,7 @@ function costMatrix({ names, guesses, point, keep, redraw }) {
     h("div", { class: "scroll" }, table),
     h("div", { class: "below mv-note" }, h("span", { class: "scale" }, cheap, h("i", {}), dear),
       h("span", { class: "sample matched" }, "matched"),
-      h("span", { class: "sample usual" }, "optimal with 1, 5, 2"), everything));
+      h("span", { class: "sample before" }, "at the start"), everything));
 
   let order = [], shown = new Set(), showsAll = false; // queries
   let current = null, again = false, latest = null;
@@ -89,12 +89,12 @@ function costMatrix({ names, guesses, point, keep, redraw }) {
     }
     const values = now.cost.flat(), low = Math.min(...values), high = Math.max(...values);
     for (const query of order.filter(isShown)) {
-      const cost = now.cost[query], object = now.objectOf.get(query), usual = now.usual.get(query);
+      const cost = now.cost[query], object = now.objectOf.get(query), before = now.atStart.get(query);
       rows[query].element.classList.toggle("left-over", object === undefined);
       rows[query].cells.forEach((cell, i) => {
         const { fill, isDark } = SHADES[Math.round((SHADES.length - 1) * (high - cost[i]) / (high - low || 1))];
         const isActive = now.active?.query === query && now.active?.object === i;
-        const states = { dark: isDark, matched: i === object, usual: i === usual && i !== object, active: isActive };
+        const states = { dark: isDark, matched: i === object, before: i === before && i !== object, active: isActive };
         cell.look({
           fill, cost: cost[i], states: Object.keys(states).filter((state) => states[state]).join(" "),
         });

@@ -80,7 +80,7 @@ export default {
           "data-query": query, "data-label": label, onpointerenter: () => point(query),
           onpointerleave: () => point(NONE), onclick: () => choose(query),
         });
-        group.append(tag(boxes[query], `${classNames[label]} ${score.toFixed(2)}`, label));
+        if (kind === "answer") group.append(tag(boxes[query], words(all[query], classNames), label));
         shapes.push(group);
       }
       overlay.replaceChildren(...shapes);
@@ -104,7 +104,14 @@ export default {
 /** The best class of a query that is not "no object", and its probability: the query's score. */
 function bestClass(row) {
   const real = row.slice(0, -1), score = Math.max(...real);
-  return { score, label: real.lastIndexOf(score) };
+  return { score, label: real.lastIndexOf(score), nothing: row.at(-1) };
+}
+
+/** What a query says: its class, or that there is no object, where that is likelier. */
+function words({ score, label, nothing }, classNames) {
+  return nothing > score
+    ? `no object ${nothing.toFixed(2)}, or ${classNames[label]} ${score.toFixed(2)}`
+    : `${classNames[label]} ${score.toFixed(2)}`;
 }
 
 function colourOf(label) {
@@ -120,13 +127,13 @@ function frame([cx, cy, w, h_], kind, colour = "#000") {
     svg("rect", { ...at, class: "halo" }), svg("rect", { ...at, class: "frame" }));
 }
 
-function tag([cx, cy, w, h_], words, label) {
-  const width = 6.4 * words.length + 8, nearTop = cy - h_ / 2 < 0.06;
+function tag([cx, cy, w, h_], text, label) {
+  const width = 6.4 * text.length + 8, nearTop = cy - h_ / 2 < 0.06;
   const place = { x: percent(Math.max(0, cx - w / 2)), y: percent(Math.max(0, cy - h_ / 2)), class: "tag" };
   const top = nearTop ? 0 : -17;
   return svg("svg", { ...place, overflow: "visible" },
     svg("rect", { x: 0, y: top, width, height: 17 }),
-    svg("text", { x: 4, y: top + 13, fill: label % 7 === 0 ? "#fff" : "#000" }, words));
+    svg("text", { x: 4, y: top + 13, fill: label % 7 === 0 ? "#fff" : "#000" }, text));
 }
 
 /** A bar for each query, the surest first; each can be pointed at, chosen, and reached by arrow keys. */

@@ -1,7 +1,6 @@
 // MatchingExplorer: weights, boxes and the assignment that follows from them. The picture is in movable_boxes.js, the
 // matrix in cost_matrix.js, the mathematics in assignment.js.
 
-const DETR_WEIGHTS = [1, 5, 2];
 const SETTLED = 700; // milliseconds without a change, after which one who does not see is told
 const PARTS = [
   { part: "class", name: "− p(class)", label: "weight of the class part" },
@@ -20,6 +19,7 @@ export default {
     // What can be changed, and what is looked at: { query, object } for a cell, one of them for a box.
     const changing = ["weights", "boxes", "true_boxes", "method"], touched = new Set();
     const state = Object.fromEntries(changing.map((name) => [name, model.get(name)])), start = { ...state };
+    const atStart = new Map(calculatePairs(start)); // query → object
     const pointed = { cell: null, box: null, kept: null };
     const set = (name, value) => { state[name] = value; touched.add(name); redraw(); };
     const point = (what, at) => { pointed[what] = at; redraw(); };
@@ -51,15 +51,19 @@ export default {
       onkeydown: (event) => { if (event.key === "Escape") point("kept", null); },
     }, h("div", { class: "panes" }, panel.element, picture.element, matrix.element), news));
 
+    function calculatePairs({ boxes, true_boxes, weights, method }) {
+      const cost = weighted(costParts(probabilities, boxes, labels, true_boxes), weights);
+      return method === "optimal" ? optimal(cost) : greedy(cost);
+    }
+
     function calculate() {
       const parts = costParts(probabilities, state.boxes, labels, state.true_boxes);
       const cost = weighted(parts, state.weights), solved = { optimal: optimal(cost), greedy: greedy(cost) };
       const pairs = solved[state.method], objectOf = new Map(pairs); // of a query
-      const usual = new Map(optimal(weighted(parts, DETR_WEIGHTS)));
       return {
-        ...state, parts, cost, pairs, objectOf, usual, kept: pointed.kept, active: lookedAt(pointed, pairs, cost),
+        ...state, parts, cost, pairs, objectOf, atStart, kept: pointed.kept, active: lookedAt(pointed, pairs, cost),
         totals: { optimal: totalCost(cost, solved.optimal), greedy: totalCost(cost, solved.greedy) },
-        changed: pairs.filter(([query, object]) => usual.get(query) !== object).length,
+        changed: pairs.filter(([query, object]) => atStart.get(query) !== object).map(([, object]) => object),
       };
     }
 
@@ -70,7 +74,7 @@ export default {
       picture.show(now, matrix.isShown);
       change(root, {
         "data-weights": JSON.stringify(now.weights), "data-method": now.method,
-        "data-matching": JSON.stringify(now.pairs), "data-changed": now.changed,
+        "data-matching": JSON.stringify(now.pairs), "data-changed": now.changed.length,
         "data-optimal-cost": now.totals.optimal.toFixed(6), "data-greedy-cost": now.totals.greedy.toFixed(6),
         "data-active": now.active && JSON.stringify(now.active),
       });
@@ -152,7 +156,7 @@ function equationPanel({ weights, names, setWeight, setMethod, letGo, reset }) {
       h("button", { class: "mv-button", onclick: reset }, "Reset")),
     changed);
 
-  function show({ parts, cost, weights, method, pairs, totals, changed: count, active, kept }) {
+  function show({ parts, cost, weights, method, pairs, totals, changed: objects, atStart, active, kept }) {
     const { query, object } = active ?? {}, isPair = query !== undefined && object !== undefined;
     const cells = isPair ? [[query, object]] : pairs;
     title.textContent = isPair
@@ -177,7 +181,14 @@ function equationPanel({ weights, names, setWeight, setMethod, letGo, reset }) {
     more.textContent = gap > 0.005 ? `(${number(gap)} more)` : "(the same)";
     changed.textContent = weights.every((weight) => weight === 0)
       ? "All weights are 0: every assignment costs the same."
-      : `${count} of ${pairs.length} pairs differ from the optimal ones with weights 1, 5, 2`;
+      : objects.length === 0 ? "Every object has the query that it had at the start."
+      : `Other queries than at the start: ${exchanges(objects, pairs, atStart).join(", ")}.`;
+  }
+  /** What changed hands, in words. */
+  function exchanges(objects, pairs, atStart) {
+    const owner = (ofPairs, object) => [...ofPairs].find((pair) => pair[1] === object)?.[0] ?? "none";
+    const all = objects.map((object) => `${names[object].letter} ${owner(atStart, object)} → ${owner(pairs, object)}`);
+    return all.length > 4 ? [...all.slice(0, 4), `and ${all.length - 4} more`] : all;
   }
   return { element, show };
 }

@@ -27,7 +27,7 @@ function movableBoxes({ source, names, guesses, point, boxOf, setBox }) {
     h("div", { class: "picture" }, h("img", { src: source, alt: "", draggable: "false" }), overlay),
     h("figcaption", { class: "mv-note" },
       h("div", {}, key("truth", "true object"), key("prediction", "matched query"), key("left-over", "left over")),
-      h("div", {}, "Drag a box to move it, its white corner to resize it. By keyboard: Tab, arrows, Shift + arrows.")));
+      h("div", {}, "Drag a box to move it, its white corner to resize it. By keyboard: Tab to a box, arrows move it, Shift + arrows resize it.")));
   const viewOf = ({ query, object }) => (query === undefined ? truths[object] : predictions[query]);
 
   let drag = null;
