@@ -96,6 +96,12 @@ def _matching_cost(
     return sum(weight * part for weight, part in zip(weights, parts))
 
 
+def _one_class_each(probability, boxes, labels, true_boxes):
+    return _matching_cost(
+        probability, boxes, labels, true_boxes, of_class=lambda _: -probability[range(len(labels)), labels]
+    )
+
+
 def _shifted(*inputs, by):
     return _matching_cost(*inputs) + by
 
@@ -134,6 +140,14 @@ check_matching_cost = Check(
         lambda p, boxes, labels, *true: _matching_cost(p, boxes, torch.arange(len(labels)), *true):
             "Your class part takes the columns 0, 1, 2, ... of `probability`. Take each object's "
             "class: index with `labels`.",
+        lambda p, *others: _matching_cost(p.softmax(-1), *others):
+            "`probability` comes after the softmax; yours is done twice.",
+        _one_class_each:
+            "`probability[range(N), labels]` picks one number for each object and adds it to all queries. "
+            "Each query has its own: `probability[:, labels]`.",
+        partial(_matching_cost, far=lambda a, b: _l1(cxcywh_to_xyxy(a), cxcywh_to_xyxy(b))):
+            "Your L1 compares corners. DETR's compares (cx, cy, w, h), as the model gives them; only "
+            "GIoU wants corners.",
         partial(_matching_cost, far=lambda a, b: _l1(a, b) / 4):
             "You average over the four numbers of a box; L1 is a sum.",
         partial(_matching_cost, far=torch.cdist):
@@ -211,6 +225,9 @@ check_best_assignment = Check(
             "This is the most expensive assignment: take the minimum.",
         lambda cost: linear_sum_assignment(cost)[1]:
             "You say for each query which object it gets. Say for each object which query gets it.",
+        lambda cost: linear_sum_assignment(cost)[0]:
+            "These are SciPy's rows, the queries that are used, in rising order. Which object each has "
+            "stands in its columns: say for each object which query gets it.",
         lambda cost: cost.numpy()[linear_sum_assignment(cost)].sum():
             "This is what the best assignment costs. Return the assignment: for each object the "
             "number of its query.",
@@ -224,9 +241,10 @@ check_best_assignment = Check(
 
 
 def _class_loss(
-    logits, labels, queries, objects, no_object_weight, divisor=lambda w, _: w.sum(), in_order=False, light=-1
+    logits, labels, queries, objects, no_object_weight, divisor=lambda w, _: w.sum(), in_order=False, light=-1,
+    nothing=-1,
 ):
-    target = torch.full(logits.shape[:1], logits.shape[1] - 1)
+    target = torch.full(logits.shape[:1], nothing % logits.shape[1])
     target[queries] = labels if in_order else labels[objects]
     weight = torch.ones(logits.shape[1])
     weight[light] = no_object_weight
@@ -271,6 +289,11 @@ check_class_loss = Check(
             "own object: `labels[objects]`.",
         partial(_class_loss, light=0):
             'Your small weight is that of class 0. "No object" is the last class, number K.',
+        partial(_class_loss, nothing=0):
+            'Queries that own nothing should say "no object", which is class K, the last column; yours '
+            'learn class 0.',
+        partial(_class_loss, nothing=0, light=0):
+            'You take class 0 for "no object". It is class K, the last column of the logits.',
         lambda logits, labels, queries, objects, _: F.cross_entropy(logits[queries], labels[objects]):
             'Your loss has the matched queries only, so nothing teaches the others to say "no '
             'object".',
@@ -299,6 +322,11 @@ def _sorted(pairs):
 
 def _k_cheapest(cost, k):
     return _sorted([(q, j) for j, column in enumerate(cost.T) for q in column.argsort()[:k].tolist()])
+
+
+def _k_cheapest_by_object(cost, k):
+    k = min(k, len(cost))
+    return cost.argsort(0)[:k].T.flatten(), torch.arange(cost.shape[1]).repeat_interleave(k)
 
 
 def _in_rounds(cost, k):
@@ -342,6 +370,9 @@ check_match_k = Check(
         _k_cheapest:
             "Each object takes its k cheapest queries, and two may take the same one. Let one solver "
             "decide for all, with k copies of each column.",
+        _k_cheapest_by_object:
+            "Each object takes its k cheapest queries; two may take the same one, and a query stands "
+            "there twice. Let one solver decide for all, with k copies of each column.",
         _in_rounds:
             "You match one to one, take those queries away and match again; what the first round "
             "takes, the second lacks. Let one solver decide at once, with k copies of each column.",

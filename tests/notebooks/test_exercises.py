@@ -24,7 +24,7 @@ def solutions():
     for notebook in sorted({notebook for notebook, _ in GIVEN}):
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             files[notebook] = runpy.run_path(str(ROOT / "solutions" / f"{notebook}.py"))
-        assert "wrong" not in printed.getvalue() and "not attempted" not in printed.getvalue()
+        assert ": wrong" not in printed.getvalue() and ": not attempted" not in printed.getvalue()
     return files
 
 
