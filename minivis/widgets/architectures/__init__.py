@@ -8,7 +8,8 @@ HUNGARIAN_LOSS.show()
 from minivis.widgets.architectures.course import COURSE
 from minivis.widgets.architectures.detr_backbone import BACKBONE
 from minivis.widgets.architectures.detr_decoder import DECODER_LAYER
+from minivis.widgets.architectures.detr_encoder import ENCODER_LAYER
 from minivis.widgets.architectures.detr_loss import HUNGARIAN_LOSS
 from minivis.widgets.architectures.detr_training import DETR_TRAINING
 
-__all__ = ["BACKBONE", "COURSE", "DECODER_LAYER", "DETR_TRAINING", "HUNGARIAN_LOSS"]
+__all__ = ["BACKBONE", "COURSE", "DECODER_LAYER", "DETR_TRAINING", "ENCODER_LAYER", "HUNGARIAN_LOSS"]

@@ -1,0 +1,49 @@
+"""What the document says about the encoder, attention and positions, and what became of it."""
+
+from minivis.experiments.claims import IN_A_CELL, Claim
+
+CLAIMS = (
+    Claim(
+        id="D4",
+        statement="Self-attention is invariant to the order of its inputs.",
+        verdict="corrected",
+        finding="It is equivariant: shuffle the cells, and the outputs are shuffled alike. Invariant would be the same "
+        "output as before.",
+        evidence=IN_A_CELL,
+        notebook="02",
+    ),
+    Claim(
+        id="D5",
+        statement="In self-attention queries equal keys.",
+        verdict="corrected",
+        finding="They are made from the same input by different projections. How much one cell looks for another and "
+        "the other for it are different numbers.",
+        evidence=IN_A_CELL,
+        notebook="02",
+    ),
+    Claim(
+        id="D8",
+        statement="The activation may be ReLU, GELU or GLU.",
+        verdict="corrected",
+        finding="GLU halves the width, so the matrix behind it does not fit; it needs a first matrix twice as wide.",
+        evidence=IN_A_CELL,
+        notebook="02",
+    ),
+    Claim(
+        id="D30",
+        statement="Encoder and decoder attention are quadratic in the size of the feature map.",
+        verdict="qualified",
+        finding="The time of self-attention has a part that is quadratic in the number of cells; cross-attention is "
+        "linear. Memory is linear in both, as long as the weights are never stored.",
+        evidence=IN_A_CELL,
+        notebook="02",
+    ),
+    Claim(
+        id="D32",
+        statement="Q, K and V are learned parameters.",
+        verdict="corrected",
+        finding="They are activations, other ones for every picture; the projections that make them are learned.",
+        evidence=IN_A_CELL,
+        notebook="02",
+    ),
+)
