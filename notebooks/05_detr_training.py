@@ -11,7 +11,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/minivis/minivis/blob/main/notebooks/05_detr_training.ipynb)
 #
-# **Time:** about 75 minutes to read and try; the cells run in about 3 minutes on two CPU cores.
+# **Time:** about 75 minutes to read and try; the cells run in about a minute on two CPU cores.
 # **You need:** notebook 04 (the loss). No GPU, no network.
 #
 # The model and its loss are there. What is left decides whether it works: a training that one can read while it runs, a number that says how
@@ -437,10 +437,10 @@ assert metrics["AP"] > 0.8 and healthy[-1]["class_error"] < 10
 # A perfect score, in a few seconds. It says that data, labels, boxes, loss and evaluation fit together; it says *nothing* about other pictures. On a
 # command line the same would be
 #
-#     minivis train detr-mini --data DIR --out runs/eight --steps 120 --set batch_size=8 --set lr=2e-3 --set warmup=10
-#     minivis eval runs/eight --data DIR                        # COCO's metrics; --split train for the pictures it has seen
-#     minivis predict runs/eight DIR/val/*.png --out found      # pictures with boxes: look at them
-#     minivis recipes detr-mini                                 # every field that --set can change
+#     minivis train detr-mini --data DIR --out runs/eight --steps 120 --set batch_size=8 --set lr=2e-3
+#     minivis eval runs/eight --data DIR                    # COCO's metrics; --split train for the others
+#     minivis predict runs/eight DIR/val/*.png --out found  # pictures with boxes: look at them
+#     minivis recipes detr-mini                             # every field that --set can change
 #
 # ### The numbers to know
 #
@@ -514,7 +514,7 @@ for axis, name, title, level in (
     (axes[2], "loss_bbox", "L1 loss", MEAN_BOX_L1),
 ):
     axis.plot(history[name], color="#CCCCCC", linewidth=0.6)
-    axis.plot(smooth(history[name]), color="#0072B2")
+    axis.plot(np.arange(300 - 14) + 7, smooth(history[name]), color="#0072B2")
     axis.axhline(level, color="#D55E00", linestyle="--")
     axis.set(title=title, xlabel="step", ylim=(0, None))
 for name, style, colour in (("between pictures", "-", "#0072B2"), ("between queries", "--", "#E69F00")):
@@ -529,16 +529,17 @@ show(
 )
 early, late = spread["between pictures"][2], spread["between pictures"][-1]
 assert early < 0.25 * late and np.mean(history["loss_bbox"][-20:]) < 0.5 * MEAN_BOX_L1
+assert spread["between queries"][3] > 1.5 * spread["between pictures"][3]  # at step 30
 assert np.mean(history["loss_ce"][-20:]) < 0.9 * BLIND_LOSS
 print(f"answers differ from picture to picture: step 20 {early:.2f} of the truth, at the end {late:.2f}")
 
 # %% [markdown]
 # Read them from right to left.
 #
-# 1. **Step 0 to 20.** All answers are alike, whatever the picture. The L1 loss is that of the mean box, the class loss that of the blind guess.
-# 2. **Step 20 to 50.** The answers part, but from *query to query*: each takes a region of its own. From picture to picture they hardly differ. The L1
-#    loss has halved already, and no picture has been looked at!
-# 3. **From then on** the boxes begin to follow the picture, slowly, and then the class loss leaves the blind guess.
+# 1. **The first steps.** All answers are alike, whatever the picture. The L1 loss is that of the mean box, the class loss that of the blind guess.
+# 2. **Then the answers part**, first from *query to query*: each takes a region of its own. From picture to picture they still differ little. The L1 loss has
+#    halved already, mostly without a look at the picture: ten boxes in ten places lie nearer to anything than one.
+# 3. **Then the boxes follow the picture**, slowly, and with them the class loss leaves the blind guess.
 #
 # That is why DETR's curves look dead at the start, and why a falling box loss alone does not prove that the model sees anything.
 #
@@ -593,7 +594,7 @@ for number, layer in enumerate(layers, start=1):
     gain = {name: fewer[name] - plain[name] for name in ("AP", "AP50", "AP75")}
     by_layer.append((plain["AP"], gain))
     print(
-        f"layer {number}: AP {plain['AP']:.2f}, NMS adds {gain['AP']:+.2f} "
+        f"layer {number}: AP {plain['AP']:.2f}, NMS adds {gain['AP']:+.3f} "
         f"(AP50 {gain['AP50']:+.3f}, AP75 {gain['AP75']:+.3f}); "
         f"about {round(sum(map(duplicates, found)), -1)} duplicates"
     )
@@ -616,9 +617,9 @@ print(f"AP small {metrics['AP_small']:.2f}, medium {metrics['AP_medium']:.2f}, a
 assert metrics["AP_small"] < metrics["AP_medium"]
 
 # %% [markdown]
-# Small ones are worse; but is it the map's fault? To a small object a shift of one pixel costs more IoU than to a large one, in any detector. So train
-# the same model with the same weights, and let only the number of cells differ: the last stages of the backbone keep the map's size and spread their
-# kernels instead (as in the paper's "DC5"). `minivis experiment D29` repeats it; small things are at most 13 pixels here, in cells of 16, 8 or 4.
+# Small ones are worse; but is it the map's fault? To a small object a shift of one pixel costs more IoU than to a large one, in any detector. So one must
+# train the same model, with the same weights, and let only the number of cells differ: the last stages of the backbone keep the map's size and spread their
+# kernels instead (as in the paper's "DC5"). `minivis experiment D29` does that. Small things are at most 13 pixels in it, in cells of 16, 8 or 4.
 
 # %% [markdown]
 # On COCO (the paper's table 1) the ResNet-50 model reaches 20.5 on small, 45.8 on medium and 61.1 on large objects, with a map of stride 32. A Faster R-CNN with a
@@ -673,8 +674,8 @@ print(f"DETR         {milliseconds(lambda: postprocess(detector(one), [(64, 64)]
 print(f"convolutions {milliseconds(lambda: fcos_detections(convolutional(one))):5.1f} ms, NMS included")
 
 # %% [markdown]
-# DETR takes somewhat longer, on one core and a picture this small. So the speed of the finished detector is no reason for it: NMS is cheap when there are
-# few boxes. What it takes away is the rules.
+# DETR takes somewhat longer, on a picture this small, and NMS is cheap when there are few boxes. What DETR saves is not time: it is rules, and the numbers
+# in them. Which cell answers, how much overlap is too much: nobody has to say.
 
 # %% [markdown]
 # ## Break it: what goes wrong on one's own data
@@ -807,7 +808,7 @@ for name, log, colour in (
     steps, errors = zip(*((entry["step"], entry["class_error"]) for entry in log))
     axis.plot(steps, errors, "o-", markersize=3, color=colour, label=name)
 axis.axhline(CHANCE_ERROR, color="#999999", linestyle=":", label="chance")
-axis.set(xlabel="step", ylabel="class_error, %", ylim=(-3, 105))
+axis.set(xlabel="step", ylabel="class_error, %", xlim=(0, 62), ylim=(-3, 105))
 axis.legend()
 show(
     figure,
@@ -1117,7 +1118,8 @@ check_average_precision(average_precision)
 #
 # <details><summary>What you may have thought</summary>
 #
-# NMS removes one of them, whatever threshold above 0.8 one did not dare to choose. DETR's queries may both stay: they were trained to differ by object, not by place.
+# With a threshold below 0.8 NMS removes one of them; with one above, it leaves real duplicates. DETR has no such number: two queries may both stay, if
+# training has taught them to.
 # </details>
 
 # %%
