@@ -60,7 +60,7 @@ print(f"device: {device}, seed: {SEED}")
 # that are highest there, each as a map of its own.
 #
 # - Put the cell on an edge of the ring, then into the middle of the large circle. Which channels change?
-# - Go down to stride 8, 4 and 2. When do the maps stop looking like the picture?
+# - Go from stride 16 to 8, 4 and 2. Where do the maps begin to look like the picture?
 # - The dashed square is the *receptive field*: all that the cell's convolutions can reach. At stride 16 it is larger than the picture. Is it all
 #   used?
 
@@ -929,6 +929,9 @@ show(
 # - The bright pixels of the widget say what would *change* the cell, to first order. They do not say what the cell "is about".
 
 # %% [markdown]
+# Your own picture goes in as well, brought to the size that this small model knows:
+# `FeatureExplorer(model, Image.open("yours.jpg").resize((128, 128)))`.
+#
 # ## Real weights
 #
 # With a network, the same widget shows the last map of the paper's own ResNet-50 on a photograph: 2048 channels. Without one, the next cell says
@@ -986,8 +989,8 @@ check_cells(cells)
 #
 # <details><summary>What you should have found</summary>
 #
-# 7. The second kernel lies on cells that are two pixels apart, so its two outer ones are 4 pixels from each other; each sees one pixel more on
-#    either side.
+# **7 pixels.** The second kernel lies on cells that are two pixels apart, so its two outer ones are 4 pixels from each other; each sees one
+# pixel more on either side.
 # </details>
 #
 # <details><summary>A hint</summary>

@@ -13,6 +13,7 @@ SEEN, DIMMED = (
     "#E69F00",
     0.82,
 )  # as in feature_explorer.js: the field's colour, and how dark what is not seen becomes
+RANKINGS = {"highest": "highest value", "stands out": "how far they stand out"}
 SMALL = dict(fontsize=8.5, color="#333")
 
 
@@ -26,12 +27,12 @@ def draw_features(explorer: Any) -> Image.Image:
     lines = [
         f"stride {stage['stride']}: {stage['height']} × {stage['width']} cells of {len(stage['maxima'])} channels",
         f"cell in row {row}, column {column}; its field {stage['field']} × {stage['field']} pixels",
-        f"the channels that rank highest there ({explorer.ranking}):",
+        f"its channels by {RANKINGS[explorer.ranking]}:",
     ]
     for i, line in enumerate(lines):
         figure.text(0.52, 0.93 - 0.055 * i, line, **SMALL)
     for i, channel in enumerate(explorer.top_channels()):
-        axes = figure.add_axes((0.52 + 0.118 * (i % 4), 0.42 - 0.38 * (i // 4), 0.11, 0.3))
+        axes = figure.add_axes((0.52 + 0.118 * (i % 4), 0.46 - 0.3 * (i // 4), 0.11, 0.22))
         axes.imshow(values[channel], cmap="viridis", vmin=0, interpolation="nearest")
         axes.add_patch(
             Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="white", linewidth=1.5)
@@ -66,7 +67,7 @@ def draw_cell(axes: Axes, explorer: Any) -> None:
     draw_frame(axes, clipped, SEEN, (0, (4, 2)))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
-    note = "white: the cell's own patch; dashed: its receptive field; dim: what does not move it"
+    note = "white: the cell's patch; dashed: receptive field; dim: moves it less"
     axes.text(0, -0.03, note, transform=axes.transAxes, va="top", **SMALL)
 
 
