@@ -52,7 +52,7 @@ def ranked(outputs: Outputs, targets: Sequence[dict[str, Any]]) -> dict[str, Any
     Returns:
         `query` and `label` (n,) uint8 of all answers, class by class, in each the surest first; `start` (n + 1,)
         uint32: answer i overlaps objects `object[start[i]:start[i + 1]]` (uint16, counted over all images) of its
-        class, by `iou` (float32). All are bytes.
+        class, by `iou` (float64). All are bytes.
     """
     scores, labels = outputs["pred_logits"].float().softmax(-1)[..., :-1].max(-1)
     order = np.lexsort(
@@ -82,7 +82,7 @@ def ranked(outputs: Outputs, targets: Sequence[dict[str, Any]]) -> dict[str, Any
         "label": labels.flatten().numpy()[order].astype(np.uint8).tobytes(),
         "start": np.searchsorted(place[answers][by_place], np.arange(len(order) + 1)).astype("<u4").tobytes(),
         "object": objects[by_place].astype("<u2").tobytes(),
-        "iou": overlaps[by_place].astype("<f4").tobytes(),
+        "iou": overlaps[by_place].astype("<f8").tobytes(),
     }
 
 

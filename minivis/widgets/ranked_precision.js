@@ -12,7 +12,7 @@ function numbers(Kind, { buffer, byteOffset, byteLength }) {
 /** One layer's answers: a function from `isKept` (a boolean for each query) to { ap, ap50 }, fractions. */
 export function rankedAnswers({ query, label, start, object, iou }, objects) {
   const queries = numbers(Uint8Array, query), labels = numbers(Uint8Array, label), starts = numbers(Uint32Array, start);
-  const things = numbers(Uint16Array, object), overlaps = numbers(Float32Array, iou);
+  const things = numbers(Uint16Array, object), overlaps = numbers(Float64Array, iou);
   const taken = new Uint16Array(objects.reduce((sum, count) => sum + count, 0)); // a bit for each threshold
   const end = labels.length;
 
