@@ -18,12 +18,12 @@ export default {
     } });
     const turn = pageTurner({ count: truths.length, turn: (shown) => set("shown", shown) });
     const chart = curveChart(), bars = thresholdBars({ choose: (iou) => set("iou", iou) });
-    const counted = h("p", { class: "counted", "aria-live": "off" });
+    const counted = h("p", { class: "counted" }), legend = h("p", { class: "mv-note" });
     const root = keepKeys(h("div", { class: "mv mv-precision-recall", "data-widget": "precision-recall-explorer" },
       h("div", { class: "panes" },
         h("div", { class: "seen" }, turn.element, picture.element),
         h("div", { class: "said" }, controls.element, counted,
-          h("div", { class: "charts" }, h("div", { class: "field" }, chart.element), bars.element)))));
+          h("div", { class: "charts" }, h("div", { class: "field" }, chart.element, legend), bars.element)))));
 
     // What thresholds do not change is computed once for each choice of predictions, or of these and an IoU.
     const kept = new Map();
@@ -70,6 +70,9 @@ export default {
       picture.show(now.shown, now.judged);
       chart.show(now.curves, now);
       bars.show(now.precisions, now.iou);
+      legend.textContent = now.label === ALL_CLASSES
+        ? "Thin: each class. Thick: their mean. Dot: this score, all classes together."
+        : "Orange: as it is. Blue: the best precision still to come. Dot: this score.";
       counted.replaceChildren(
         `In all ${now.pictures} pictures: `, h("b", {}, `${now.right} right, ${now.wrong} wrong, ${now.missed} missed`),
         ` → precision ${percent(now.precision)}, recall ${percent(now.recall)}`);
