@@ -92,12 +92,12 @@ explorer
 # %% [markdown]
 # **Predict before you run on.** Write your answers down, then try them above.
 #
-# 1. You lower the score threshold from 0.5 to 0, and a thousand boxes more appear, nearly all of them wrong. How much does AP fall?
+# 1. You lower the score threshold from 0.5 to 0, and eight hundred more boxes appear, nearly all of them wrong. How much does AP fall?
 # 2. Non-maximum suppression (NMS) removes boxes that overlap with a surer one. Is AP higher with it? And after the *first* decoder layer?
 #
 # <details><summary>Answers</summary>
 #
-# 1. Not at all. AP looks at the *order* of all detections, and at no threshold. A thousand hesitant boxes at the end of the list cost nothing; so AP
+# 1. Not at all. AP looks at the *order* of all detections, and at no threshold. Hundreds of hesitant boxes at the end of the list cost nothing; so AP
 #    is no answer to "how many wrong boxes will my users see?".
 # 2. After the first layer it is higher, after the last one a little lower. We come back to it, with more pictures (D27).
 # </details>
@@ -258,7 +258,7 @@ print(f"{'all':18}{weight(model):12,}{weight(full):18,}")
 assert weight(full) == 41_524_768
 
 # %% [markdown]
-# The paper's model is half backbone, half transformer. The queries, which everybody asks about, are 25,600 numbers.
+# The paper's model is half backbone, half transformer. Its queries, which everybody asks about, are 25,600 numbers: less than one in a thousand.
 #
 # ### D31 · "Attention dominates the time of inference"
 #
