@@ -1,5 +1,6 @@
 """What a computation costs on this machine: its time, and the memory it holds at once."""
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -22,8 +23,11 @@ def fastest_seconds(run: Callable[[], Any], repeats: int = 3) -> float:
 def peak_bytes(run: Callable[[], Any]) -> int:
     """The most that was allocated for tensors on the CPU at one moment of the run, beyond what was there before.
 
-    Counted by torch's profiler from every allocation and release, so it is the same in every run.
+    Counted by torch's profiler from every allocation and release, so it is the same in every run. It runs twice: what
+    is made once and kept does not count.
     """
+    run()
+    gc.collect()  # so that nothing older is released meanwhile
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would tell that it starts and stops
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         run()

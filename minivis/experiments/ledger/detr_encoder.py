@@ -22,11 +22,26 @@ CLAIMS = (
         notebook="02",
     ),
     Claim(
+        id="D6",
+        statement="Positions are added to queries and keys only; values carry none.",
+        notebook="02",
+    ),
+    Claim(
+        id="D7",
+        statement="Positions are added in every layer of encoder and decoder, which is better than once.",
+        notebook="02",
+    ),
+    Claim(
         id="D8",
         statement="The activation may be ReLU, GELU or GLU.",
         verdict="corrected",
         finding="GLU halves the width, so the matrix behind it does not fit; it needs a first matrix twice as wide.",
         evidence=IN_A_CELL,
+        notebook="02",
+    ),
+    Claim(
+        id="D10",
+        statement="The spatial encoding is learned from scratch.",
         notebook="02",
     ),
     Claim(
@@ -44,6 +59,11 @@ CLAIMS = (
         verdict="corrected",
         finding="They are activations, other ones for every picture; the projections that make them are learned.",
         evidence=IN_A_CELL,
+        notebook="02",
+    ),
+    Claim(
+        id="D34",
+        statement="The transformer sees global context, and relations of things that lie far apart.",
         notebook="02",
     ),
 )
