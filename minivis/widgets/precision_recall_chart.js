@@ -3,7 +3,8 @@
 const CHART = { left: 52, top: 12, width: 278, height: 200 }; // of the curve's field, in units of its viewBox
 
 function curveChart() {
-  const x = (recall) => CHART.left + CHART.width * recall, y = (precision) => CHART.top + CHART.height * (1 - precision);
+  const x = (recall) => CHART.left + CHART.width * recall;
+  const y = (precision) => CHART.top + CHART.height * (1 - precision);
   const ticks = [0, 0.25, 0.5, 0.75, 1];
   const grid = ticks.flatMap((at) => [
     svg("line", { class: "grid", x1: x(at), x2: x(at), y1: y(0), y2: y(1) }),

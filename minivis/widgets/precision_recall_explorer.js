@@ -110,7 +110,8 @@ function pick({ boxes, labels, scores }, indices) {
 /** Two sliders, two lists and a switch. */
 function controlPanel({ names, sources, set, start, reset }) {
   const score = slider({
-    label: "score at least", min: 0, max: 1, step: 0.01, value: start.score, digits: 2, changed: (to) => set("score", to),
+    label: "score at least", min: 0, max: 1, step: 0.01, value: start.score, digits: 2,
+    changed: (to) => set("score", to),
   });
   const iou = slider({
     label: "IoU at least", min: 0.5, max: 0.95, step: 0.05, value: start.iou, digits: 2,

@@ -32,8 +32,8 @@ class PrecisionRecallExplorer(Widget):
     """Pictures with right, wrong and missed boxes, beside the curve of precision over recall, to be played with.
 
     In the browser one moves the thresholds, and boxes, counts, curve and AP follow in the same frame. What was chosen
-    is in `score`, `iou`, `source` (which predictions), `suppress` (non-maximum suppression), `label` (a class, or −1 for
-    all) and `shown` (the picture); all of them can be set from Python as well.
+    is in `score`, `iou`, `source` (which predictions), `suppress` (non-maximum suppression), `label` (a class, or −1
+    for all) and `shown` (the picture); all of them can be set from Python as well.
 
         explorer = PrecisionRecallExplorer(pictures, {"last layer": outputs}, targets, model.class_names)
         explorer.iou = 0.75
