@@ -327,8 +327,8 @@ del full
 # only on much larger maps. Where it does bite: DETR reads *one* map of stride 32 because finer maps have 4 or 16 times as many cells, and then it is
 # no longer small. Exercise 5 computes where that begins.
 #
-# On a GPU the shares differ: convolutions run better there than many small operations. The paper's own measurement is 28 pictures a second on a V100
-# for this model, 26 for a Faster R-CNN of the same backbone (its table 1). No GPU was at hand to check it.
+# On a GPU the shares may differ; none was at hand to measure. The paper's table 1 has 28 pictures a second on a V100 for this model, and 26 for a Faster R-CNN
+# of the same backbone.
 #
 # ### One step of training
 #
@@ -446,9 +446,10 @@ assert metrics["AP"] > 0.8 and healthy[-1]["class_error"] < 10
 #
 # A curve means little without something to compare it with. Four numbers, for a training on the small scenes:
 #
-# - **the class loss of a blind guess**, of somebody who sees no picture and only knows how often each class occurs (notebook 04);
-# - **class_error by chance**: who names one of $K$ classes at random errs in $1 - 1/K$ of the cases. 100 % is worse than chance, and means something else:
-#   everybody says "no object";
+# - **the class loss of a blind guess**, of somebody who sees no picture and only knows how often each class occurs (notebook 04). Here it is close to
+#   $\ln(K + 1) = 1.39$, the loss of a guess that calls all alike, because a tenth of the many silent queries weighs about as much as one class;
+# - **class_error by chance**: who names one of $K$ classes at random errs in $1 - 1/K$ of the cases. 100 % is worse than chance, and means something
+#   else: everybody says "no object";
 # - **the L1 loss of the mean box**: one and the same box for every object of every picture;
 # - **AP of an untrained model**: nearly 0.
 
