@@ -58,7 +58,7 @@ CLAIMS = (
         verdict="qualified",
         finding='Weighted 1, 5 and 2, at every decoder layer; and "no object" counts a tenth: otherwise most '
         "objects are passed over in silence.",
-        evidence=Measured("AP50", ("DETR's loss", "no-object weight 1", "without GIoU", "without L1")),
+        evidence=Measured("AP50", ("the whole loss", "no-object weight 1", "without GIoU", "without L1")),
         notebook="04",
     ),
     Claim(
