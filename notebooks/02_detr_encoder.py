@@ -554,6 +554,7 @@ for axis, title in ((left, "milliseconds of CPU time"), (right, "MB held at once
     axis.set(title=title, xlabel="cells, n")
     axis.set_xticks(SIZES[self_fused], SIZES[self_fused])
     axis.minorticks_off()
+left.set_ylim(top=2000)
 left.legend(fontsize=8)
 
 assert 1.2 < slope(SIZES[self_fused], seconds[self_fused]) < 2.8
@@ -575,7 +576,7 @@ show(
 # %% [markdown]
 # ## Train it, with and without positions
 #
-# The small detector of notebook 04: two encoder and two decoder layers on scenes of 64 pixels. The same first weights, the same scenes, three
+# The small detector of notebook 04: two encoder and two decoder layers on scenes of 64 pixels. The same first weights, the same scenes, two
 # hundred steps. In one of the two the positions are zeros, in the encoder and in the decoder. What will be worse: the classes or the boxes?
 
 # %%
@@ -806,34 +807,10 @@ else:
 # %% [markdown]
 # ## Exercises
 #
-# Five functions to write, about 45 minutes in all. Fill in a stub, run it, and run the cell below it. The check runs your function on small inputs
+# Five functions to write, about 50 minutes in all. Fill in a stub, run it, and run the cell below it. The check runs your function on small inputs
 # and says what to look at. It knows the mistakes that most people make. Solutions are in `solutions/02_detr_encoder.py`.
 #
-# ### Exercise 1: attention (5 minutes)
-#
-# Without looking up. $n$ queries, $m$ keys, $m$ values:
-#
-# $$\mathrm{softmax}\!\left(\frac{QK^\top}{\sqrt d}\right) V$$
-#
-# <details><summary>A hint</summary>
-#
-# Say the shapes aloud: (n, d) times (d, m) is (n, m). Which of the two dimensions do a query's weights lie along?
-# </details>
-
-# %%
-def attention(q, k, v):
-    """q: (n, d), k: (m, d), v: (m, c). Gives (n, c)."""
-    raise NotImplementedError
-
-
-# %%
-from minivis.checks.encoder import check_attention
-
-check_attention(attention)
-
-
-# %% [markdown]
-# ### Exercise 2: hide the padding (10 minutes)
+# ### Exercise 1: hide the padding (10 minutes)
 #
 # From scores to weights, with some keys that are padding. Each row of weights sums to 1, and a padded key has exactly 0.
 #
@@ -855,31 +832,9 @@ check_weights_with_padding(weights_with_padding)
 
 
 # %% [markdown]
-# ### Exercise 3: cut into heads (10 minutes)
+# ### Exercise 2: where the positions go (10 minutes)
 #
-# Head 0 gets the first $d/h$ channels of every token, head 1 the next, and so on.
-#
-# <details><summary>A hint</summary>
-#
-# `x.view(h, n, d // h)` has the right shape and the wrong numbers: it gives head 0 the first tokens, whole. Split the last dimension first.
-# </details>
-
-# %%
-def split_heads(x, heads):
-    """x: (n, d). Gives (heads, n, d / heads)."""
-    raise NotImplementedError
-
-
-# %%
-from minivis.checks.encoder import check_split_heads
-
-check_split_heads(split_heads)
-
-
-# %% [markdown]
-# ### Exercise 4: where the positions go (10 minutes)
-#
-# DETR's self-attention with one head, no biases and no last matrix. Use your `attention`, or `F.scaled_dot_product_attention`.
+# DETR's self-attention from cells to mixtures, with one head, no biases and no last matrix. Write it without looking up, the softmax included.
 #
 # <details><summary>A hint</summary>
 #
@@ -899,7 +854,7 @@ check_self_attention(self_attention)
 
 
 # %% [markdown]
-# ### Exercise 5: lay a map on its pixels (10 minutes)
+# ### Exercise 3: lay a map on its pixels (10 minutes)
 #
 # The question that is asked most about attention maps: which pixels does token 137 belong to? Tokens run along the rows of the grid. Some models
 # put extra tokens before it (a "class token"). The last cell of a row may reach beyond the picture, and is cut off there.
@@ -923,6 +878,58 @@ def pixels_of_token(token, columns, stride, size, extra):
 from minivis.checks.encoder import check_pixels_of_token
 
 check_pixels_of_token(pixels_of_token)
+
+
+# %% [markdown]
+# ### Exercise 4: neighbours only (10 minutes)
+#
+# What would be left of the encoder if a cell saw no farther than a convolution does? For that one needs a mask: may cell $i$ look at cell $j$? It
+# may if $j$ is at most `reach` rows and at most `reach` columns away.
+#
+# <details><summary>A hint</summary>
+#
+# Find the row and the column of every cell, (n,) each. `a[:, None] - a` is the difference of every two.
+# </details>
+#
+# <details><summary>What comes of it</summary>
+#
+# With `reach` 1 and $L$ layers, news travels $L$ cells. That is what stacks of convolutions do, and it is why they have to be deep. Later models
+# take the middle way: Swin looks at windows, Deformable DETR at a few places that each query chooses for itself.
+# </details>
+
+# %%
+def neighbours(rows, columns, reach):
+    """Which cells each cell may look at: bool, (n, n), with n = rows * columns."""
+    raise NotImplementedError
+
+
+# %%
+from minivis.checks.encoder import check_neighbours
+
+check_neighbours(neighbours)
+
+
+# %% [markdown]
+# ### Exercise 5: what arrives (10 minutes)
+#
+# For one head: how *long* is the vector that cell $i$ gets from cell $j$? It is the weight $A_{ij}$ times the value $v_j$ after the head's part of
+# the last matrix, $\lVert A_{ij}\, W_O v_j \rVert$.
+#
+# <details><summary>A hint</summary>
+#
+# A weight is not negative, so it can be taken out of the length. Then one number for each $j$ is enough.
+# </details>
+
+# %%
+def what_arrives(weights, values, out):
+    """weights: (n, n), row i of cell i. values: (n, c). out: (d, c), as in nn.Linear. Gives (n, n)."""
+    raise NotImplementedError
+
+
+# %%
+from minivis.checks.encoder import check_what_arrives
+
+check_what_arrives(what_arrives)
 
 # %% [markdown]
 # ## In short

@@ -5,31 +5,18 @@
 
 # %%
 import torch
+import torch.nn.functional as F
 
 from minivis.checks.encoder import (
-    check_attention,
+    check_neighbours,
     check_pixels_of_token,
     check_self_attention,
-    check_split_heads,
     check_weights_with_padding,
+    check_what_arrives,
 )
 
 # %% [markdown]
-# ## Exercise 1: attention
-#
-# `k.mT` is the matrix transposed. The softmax runs along the last dimension, over the keys.
-
-
-# %%
-def attention(q, k, v):
-    scores = q @ k.mT / q.shape[-1] ** 0.5  # (n, m)
-    return scores.softmax(-1) @ v
-
-
-check_attention(attention)
-
-# %% [markdown]
-# ## Exercise 2: padding
+# ## Exercise 1: hide the padding
 #
 # The weight of a score of −∞ is $e^{-\infty} = 0$, and the softmax makes the others sum to 1 by itself.
 
@@ -42,33 +29,19 @@ def weights_with_padding(scores, padding):
 check_weights_with_padding(weights_with_padding)
 
 # %% [markdown]
-# ## Exercise 3: heads
-#
-# Channels lie next to each other in memory, so the last dimension splits into (heads, d / heads). Then heads and tokens change places.
-
-
-# %%
-def split_heads(x, heads):
-    n, d = x.shape
-    return x.view(n, heads, d // heads).transpose(0, 1)
-
-
-check_split_heads(split_heads)
-
-# %% [markdown]
-# ## Exercise 4: where the positions go
+# ## Exercise 2: where the positions go
 
 
 # %%
 def self_attention(x, pos, w_q, w_k, w_v):
-    q, k, v = (x + pos) @ w_q.mT, (x + pos) @ w_k.mT, x @ w_v.mT
-    return attention(q, k, v)
+    q, k, v = F.linear(x + pos, w_q), F.linear(x + pos, w_k), F.linear(x, w_v)
+    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
 
 
 check_self_attention(self_attention)
 
 # %% [markdown]
-# ## Exercise 5: a map on its pixels
+# ## Exercise 3: lay a map on its pixels
 
 
 # %%
@@ -80,3 +53,33 @@ def pixels_of_token(token, columns, stride, size, extra):
 
 
 check_pixels_of_token(pixels_of_token)
+
+# %% [markdown]
+# ## Exercise 4: neighbours only
+#
+# `row[:, None] - row` is the difference of every two rows, (n, n).
+
+
+# %%
+def neighbours(rows, columns, reach):
+    token = torch.arange(rows * columns)
+    row, column = token // columns, token % columns
+    down, across = (row[:, None] - row).abs(), (column[:, None] - column).abs()
+    return (down <= reach) & (across <= reach)
+
+
+check_neighbours(neighbours)
+
+# %% [markdown]
+# ## Exercise 5: what arrives
+#
+# Multiplying a vector by a weight multiplies its length by it (weights are not negative), so each value's length is needed once.
+
+
+# %%
+def what_arrives(weights, values, out):
+    length = F.linear(values, out).norm(dim=-1)  # (n,), of each cell that is looked at
+    return weights * length  # column by column
+
+
+check_what_arrives(what_arrives)

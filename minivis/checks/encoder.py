@@ -1,6 +1,6 @@
-"""Exercises on attention and DETR's encoder: attention, padding, heads, where positions go, maps on pixels.
+"""Exercises on DETR's encoder: padding, where positions go, maps on pixels, neighbours only, what arrives.
 
-Mistakes are variants of a solution that can be bent: `partial(_attention, scale=1)` forgets to divide by √d.
+Mistakes are variants of a solution that can be bent: `partial(_weights, put=0.0)` hides padding with the wrong score.
 """
 
 # Below, a mistake stands on one line, and the message that then helps under it: no formatter knows this form.
@@ -18,55 +18,7 @@ def _random(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-# 1. Attention
-
-
-def _attention(q, k, v, scale=None, over=-1, normal=lambda scores, over: scores.softmax(over)):
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return normal(q @ k.mT * scale, over) @ v
-
-
-def _times_root(q, k, v):
-    return _attention(q, k, v, scale=q.shape[-1] ** 0.5)
-
-
-check_attention = Check(
-    "attention",
-    solution=_attention,
-    cases=[
-        {
-            "q": torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0]]),
-            "k": torch.tensor([[2.0, 0.0, 0.0, 0.0], [0.0, 4.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]),
-            "v": torch.tensor([[1.0, 0.0], [0.0, 1.0], [4.0, 4.0]]),
-        },
-        {"q": _random(3, 8, seed=0), "k": _random(5, 8, seed=1), "v": _random(5, 6, seed=2)},
-    ],
-    mistakes={
-        partial(_attention, scale=1):
-            "You do not divide the scores by √d. With wide vectors dot products are large, and the "
-            "softmax then gives nearly everything to one key.",
-        lambda q, k, v: _attention(q, k, v, scale=1 / q.shape[-1]):
-            "You divide by d; divide by its square root. The dot product of two random vectors of d "
-            "numbers is about √d in size.",
-        _times_root:
-            "You multiply by √d: divide by it.",
-        lambda q, k, v: _attention(q, k, v, scale=len(k) ** -0.5):
-            "You divide by the square root of the number of keys. d is the length of a vector.",
-        partial(_attention, over=0):
-            "Your softmax runs over the queries: each query's weights should sum to 1 over the keys, "
-            "which are the last dimension.",
-        partial(_attention, normal=lambda scores, over: scores):
-            "You mix the values with the raw scores. A softmax over the keys makes weights of them: "
-            "none negative, and 1 in all.",
-        lambda q, k, v: (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1):
-            "These are the weights. Mix the values with them: one product more.",
-    },
-    why="These two products and a softmax are all there is: no weight in it is learned, and nothing "
-    "in it knows where a token stands.",
-)
-
-
-# 2. Padding
+# 1. Padding
 
 
 def _weights(scores, padding, put=-torch.inf, mask=lambda p: p[None, :]):
@@ -114,49 +66,20 @@ check_weights_with_padding = Check(
 )
 
 
-# 3. Heads
+# 2. Where the positions go
 
 
-def _split(x, heads):
-    return x.unflatten(-1, (heads, -1)).transpose(0, 1)
+def _attention(q, k, v, scale=1.0):
+    return (scale * q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
 
 
-check_split_heads = Check(
-    "split_heads",
-    solution=_split,
-    cases=[
-        {"x": torch.arange(12.0).view(3, 4), "heads": 2},
-        {"x": torch.arange(60.0).view(5, 12), "heads": 3},
-        {"x": torch.arange(60.0).view(5, 12), "heads": 4},
-    ],
-    mistakes={
-        lambda x, heads: x.reshape(heads, len(x), -1):
-            "The shape is right and the numbers are not: `reshape` reads on row by row, so a head gets "
-            "whole tokens in place of a slice of each. Split the last dimension, then swap.",
-        lambda x, heads: x.unflatten(-1, (heads, -1)):
-            "This is (n, heads, d / heads). The heads come first, so that each is a matrix of its own: "
-            "swap two dimensions.",
-        lambda x, heads: x.unflatten(-1, (-1, heads)).movedim(-1, 0):
-            "Your head takes every so-many-th channel. A head is a slice of neighbouring channels: the "
-            "first d / heads belong to head 0.",
-        lambda x, heads: torch.stack([x] * heads):
-            "Each of your heads has all channels; give each its own slice.",
-    },
-    why="After this each head does its own attention on d / heads channels, all in one batched "
-    "product, for the price of one attention on d.",
-)
-
-
-# 4. Where the positions go
-
-
-def _self_attention(x, pos, w_q, w_k, w_v, to=("q", "k"), after=False):
+def _self_attention(x, pos, w_q, w_k, w_v, to=("q", "k"), after=False, scale=1.0):
     def project(name, w):
         if name not in to:
             return x @ w.mT
         return x @ w.mT + pos if after else (x + pos) @ w.mT
 
-    return _attention(project("q", w_q), project("k", w_k), project("v", w_v))
+    return _attention(project("q", w_q), project("k", w_k), project("v", w_v), scale)
 
 
 def _layer(n: int, d: int, seed: int) -> dict[str, Tensor]:
@@ -184,6 +107,9 @@ check_self_attention = Check(
         partial(_self_attention, after=True):
             "You project first and add the positions then. DETR adds them before: the projections "
             "learn what to make of content and place together.",
+        lambda x, *rest: _self_attention(x, *rest, scale=x.shape[-1] ** 0.5):
+            "You do not divide the scores by √d. With wide vectors dot products are large, and the "
+            "softmax then gives nearly everything to one key.",
         lambda x, pos, w_q, w_k, w_v: _self_attention(x, pos, w_k, w_q, w_v):
             "Queries and keys have changed places: `w_q` makes the queries, which are the rows.",
         lambda x, pos, w_q, w_k, w_v: _self_attention(x, pos, w_q.mT, w_k.mT, w_v.mT):
@@ -195,7 +121,7 @@ check_self_attention = Check(
 )
 
 
-# 5. A map on its pixels
+# 3. A map on its pixels
 
 
 def _pixels(token, columns, stride, size, extra, offset=lambda t, e: t - e, order=(1, 0), clip=True, corner=0.0):
@@ -239,4 +165,112 @@ check_pixels_of_token = Check(
     },
     why="A map that is stretched over the picture by eye is off by up to a cell where the picture's "
     "size is no multiple of the stride. This one is not.",
+)
+
+
+# 4. Neighbours only
+
+
+def _distances(rows, columns):
+    """How many rows and how many columns lie between each two cells, (n, n) each."""
+    cells = torch.arange(rows * columns)
+    row, column = cells // columns, cells % columns
+    return (row[:, None] - row).abs(), (column[:, None] - column).abs()
+
+
+def _neighbours(rows, columns, reach, near=lambda down, across: torch.maximum(down, across)):
+    return near(*_distances(rows, columns)) <= reach
+
+
+def _along_the_list(rows, columns, reach):
+    cells = torch.arange(rows * columns)
+    return (cells[:, None] - cells).abs() <= reach
+
+
+check_neighbours = Check(
+    "neighbours",
+    solution=_neighbours,
+    cases=[
+        {"rows": 2, "columns": 3, "reach": 1},
+        {"rows": 3, "columns": 5, "reach": 1},
+        {"rows": 4, "columns": 3, "reach": 2},
+        {"rows": 5, "columns": 6, "reach": 3},
+        {"rows": 3, "columns": 3, "reach": 0},
+    ],
+    mistakes={
+        _along_the_list:
+            "You compare the numbers of the cells. The last cell of a row and the first of the next "
+            "have neighbouring numbers and lie at opposite ends: turn numbers into rows and columns first.",
+        lambda rows, columns, reach: _neighbours(columns, rows, reach):
+            "Rows and columns have changed places: tokens run along a row, so the row of token t is "
+            "t // columns.",
+        partial(_neighbours, near=lambda down, across: down + across):
+            "You count steps along rows and columns together, so the corners of the square are missing. "
+            "A cell may be `reach` away in both at once.",
+        partial(_neighbours, near=lambda down, across: torch.minimum(down, across)):
+            "Near in rows or near in columns is not enough, that gives a cross of whole rows and columns: "
+            "it has to be near in both.",
+        partial(_neighbours, near=lambda down, across: (down**2 + across**2).float().sqrt()):
+            "This is a circle; a square is wanted: at most `reach` rows and at most `reach` columns away.",
+        lambda *inputs: ~_neighbours(*inputs):
+            "You have True where a cell may not look; True is wanted where it may.",
+        lambda *inputs: _neighbours(*inputs) & ~torch.eye(inputs[0] * inputs[1], dtype=torch.bool):
+            "A cell may look at itself as well: it is 0 away.",
+    },
+    why="With this mask attention sees what a convolution of 2 · reach + 1 cells sees. DETR's encoder has no "
+    "such mask: it sees the whole picture in its first layer.",
+)
+
+
+# 5. What arrives
+
+
+def _what_arrives(weights, values, out, vectors=lambda v, out: v @ out.mT, size=lambda x: x.norm(dim=-1)):
+    return weights * size(vectors(values, out))
+
+
+def _length_of_all(weights, values, out):
+    return (weights @ values @ out.mT).norm(dim=-1)
+
+
+def _moved(seed: int, n: int, c: int, d: int) -> dict[str, Tensor]:
+    return {
+        "weights": _random(n, n, seed=seed).softmax(-1), "values": _random(n, c, seed=seed + 1),
+        "out": _random(d, c, seed=seed + 2),
+    }
+
+
+check_what_arrives = Check(
+    "what_arrives",
+    solution=_what_arrives,
+    cases=[
+        {
+            "weights": torch.tensor([[0.5, 0.5], [0.8, 0.2]]),
+            "values": torch.tensor([[1.0, 0.0], [0.0, 5.0]]),
+            "out": torch.tensor([[3.0, 1.0], [4.0, 0.0]]),
+        },
+        _moved(40, 4, 3, 3),
+        _moved(50, 5, 2, 6),
+    ],
+    mistakes={
+        lambda weights, values, out: weights:
+            "These are the weights. What arrives is each weight times a vector; its length is wanted.",
+        partial(_what_arrives, vectors=lambda v, out: v):
+            "You take the length of the value itself; it goes through the last matrix first, which makes "
+            "some values longer and others shorter.",
+        _length_of_all:
+            "You add up what arrives from all cells first. Before the sum there is a vector for each pair.",
+        partial(_what_arrives, size=lambda x: x.sum(-1)):
+            "You add up the numbers of each vector; its length is the root of the sum of their squares.",
+        partial(_what_arrives, size=lambda x: x.abs().sum(-1)):
+            "You add up absolute numbers; the length is the root of the sum of squares.",
+        partial(_what_arrives, size=lambda x: (x**2).sum(-1)):
+            "This is the square of the length: take the root.",
+        lambda *inputs: _what_arrives(*inputs).T:
+            "Yours is transposed: row i is what arrives at cell i.",
+        lambda weights, values, out: weights * (values @ out.mT).norm(dim=-1)[:, None]:
+            "You multiply row i by the length of cell i's own value. What arrives at i from j is j's value: "
+            "it belongs to the column.",
+    },
+    why="Two maps of one head: where it looks, and where what it gathers comes from. They need not agree.",
 )

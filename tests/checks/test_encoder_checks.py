@@ -1,15 +1,13 @@
-"""The checks on attention and the encoder: against the solutions, and against wrong answers as students write them."""
+"""The checks on the encoder: against the solutions, and against wrong answers as students write them."""
 
 import contextlib
 import io
-import math
 import runpy
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 
 from minivis.checks import encoder
 from minivis.checks.base import Check
@@ -42,22 +40,6 @@ def test_its_own_solution_is_right_and_its_mistakes_are_told_apart(check: Check)
         assert check.verdict(mistake)[:2] == ("wrong", message)
 
 
-def attention_loop(scale=lambda d, n: 1 / math.sqrt(d), columns=False, softmax=True):
-    """As a loop over queries and keys."""
-
-    def attention(q, k, v):
-        scores = torch.empty(len(q), len(k))
-        for i in range(len(q)):
-            for j in range(len(k)):
-                scores[i, j] = sum(q[i, c] * k[j, c] for c in range(q.shape[1])) * scale(q.shape[1], len(k))
-        weights = torch.exp(scores) if softmax else scores
-        if softmax:
-            weights = weights / weights.sum(0 if columns else 1, keepdim=True)
-        return torch.einsum("ij,jc->ic", weights, v)
-
-    return attention
-
-
 def masked(scores, padding):
     weights = torch.softmax(scores, dim=1)
     weights[:, padding] = 0
@@ -82,7 +64,7 @@ def small_scores(scores, padding):
     return F.softmax(scores, dim=-1)
 
 
-def layer(values_too=False, keys=True, queries=True, afterwards=False):
+def layer(values_too=False, keys=True, queries=True, afterwards=False, scale=None):
     def self_attention(x, pos, w_q, w_k, w_v):
         if afterwards:
             q, k = F.linear(x, w_q) + pos, F.linear(x, w_k) + pos
@@ -90,7 +72,7 @@ def layer(values_too=False, keys=True, queries=True, afterwards=False):
             q = F.linear(x + pos if queries else x, w_q)
             k = F.linear(x + pos if keys else x, w_k)
         v = F.linear(x + pos if values_too else x, w_v)
-        return F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+        return F.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0]
 
     return self_attention
 
@@ -110,34 +92,50 @@ def rectangle(swap=False, forget_extra=False, clip=True, as_sides=False):
     return pixels_of_token
 
 
+def loop_over_cells(near):
+    def neighbours(rows, columns, reach):
+        allowed = torch.zeros(rows * columns, rows * columns, dtype=torch.bool)
+        for i in range(rows * columns):
+            for j in range(rows * columns):
+                allowed[i, j] = near(i, j, columns, reach)
+        return allowed
+
+    return neighbours
+
+
+def in_both(i, j, columns, reach):
+    return abs(i // columns - j // columns) <= reach and abs(i % columns - j % columns) <= reach
+
+
+def in_either(i, j, columns, reach):
+    return abs(i // columns - j // columns) <= reach or abs(i % columns - j % columns) <= reach
+
+
+def in_steps(i, j, columns, reach):
+    return abs(i // columns - j // columns) + abs(i % columns - j % columns) <= reach
+
+
+def arriving(project=True, order=2, own=False):
+    def what_arrives(weights, values, out):
+        arrives = torch.zeros_like(weights)
+        for i in range(len(weights)):
+            for j in range(len(weights)):
+                value = values[i if own else j]
+                vector = weights[i, j] * (out @ value if project else value)
+                arrives[i, j] = torch.linalg.vector_norm(vector, ord=order)
+        return arrives
+
+    return what_arrives
+
+
 @pytest.mark.parametrize(
     ("check", "answer", "help_"),
     [
-        (encoder.check_attention, attention_loop(lambda d, n: 1), "do not divide the scores"),
-        (encoder.check_attention, attention_loop(lambda d, n: 1 / d), "You divide by d;"),
-        (encoder.check_attention, attention_loop(lambda d, n: d**0.5), "multiply by √d"),
-        (encoder.check_attention, attention_loop(lambda d, n: n**-0.5), "number of keys"),
-        (encoder.check_attention, attention_loop(columns=True), "runs over the queries"),
-        (encoder.check_attention, attention_loop(softmax=False), "raw scores"),
         (encoder.check_weights_with_padding, masked, "no longer sums to 1"),
         (encoder.check_weights_with_padding, hidden, "hide the picture"),
         (encoder.check_weights_with_padding, small_scores, "e⁰ is 1"),
         (encoder.check_weights_with_padding, lambda scores, padding: F.softmax(scores, 1), "no part"),
-        (
-            encoder.check_split_heads,
-            lambda x, heads: x.view(heads, x.shape[0], x.shape[1] // heads),
-            "reads on row by row",
-        ),
-        (
-            encoder.check_split_heads,
-            lambda x, heads: rearrange(x, "n (h c) -> n h c", h=heads),
-            "heads come first",
-        ),
-        (
-            encoder.check_split_heads,
-            lambda x, heads: rearrange(x, "n (c h) -> h n c", h=heads),
-            "neighbouring channels",
-        ),
+        (encoder.check_self_attention, layer(scale=1.0), "do not divide the scores"),
         (encoder.check_self_attention, layer(values_too=True), "Your values carry positions"),
         (encoder.check_self_attention, layer(keys=False), "Only your queries"),
         (encoder.check_self_attention, layer(queries=False), "Only your keys"),
@@ -147,6 +145,23 @@ def rectangle(swap=False, forget_extra=False, clip=True, as_sides=False):
         (encoder.check_pixels_of_token, rectangle(forget_extra=True), "has no place in the grid"),
         (encoder.check_pixels_of_token, rectangle(clip=False), "reach beyond the picture"),
         (encoder.check_pixels_of_token, rectangle(as_sides=True), "width and height"),
+        (
+            encoder.check_neighbours,
+            loop_over_cells(lambda i, j, c, reach: abs(i - j) <= reach),
+            "opposite ends",
+        ),
+        (encoder.check_neighbours, loop_over_cells(in_either), "near in both"),
+        (encoder.check_neighbours, loop_over_cells(in_steps), "corners of the square"),
+        (encoder.check_neighbours, loop_over_cells(lambda *p: not in_both(*p)), "may not look"),
+        (encoder.check_what_arrives, lambda weights, values, out: weights, "These are the weights"),
+        (encoder.check_what_arrives, arriving(project=False), "through the last matrix"),
+        (encoder.check_what_arrives, arriving(order=1), "absolute numbers"),
+        (encoder.check_what_arrives, arriving(own=True), "belongs to the column"),
+        (
+            encoder.check_what_arrives,
+            lambda weights, values, out: torch.linalg.norm(weights @ (values @ out.T), dim=1),
+            "Before the sum",
+        ),
     ],
 )
 def test_a_typical_wrong_answer_gets_the_message_that_helps(check: Check, answer, help_: str):
@@ -158,11 +173,11 @@ def test_a_typical_wrong_answer_gets_the_message_that_helps(check: Check, answer
 @pytest.mark.parametrize(
     ("check", "answer"),
     [
-        (encoder.check_attention, attention_loop()),
         (encoder.check_weights_with_padding, masked_and_divided),
-        (encoder.check_split_heads, lambda x, heads: torch.stack(x.chunk(heads, dim=1))),
         (encoder.check_self_attention, layer()),
         (encoder.check_pixels_of_token, rectangle()),
+        (encoder.check_neighbours, loop_over_cells(in_both)),
+        (encoder.check_what_arrives, arriving()),
     ],
 )
 def test_other_ways_are_right_as_well(check: Check, answer):
