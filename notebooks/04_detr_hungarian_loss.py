@@ -658,7 +658,7 @@ spread = {step: places.mean(0).std(0).mean().item() for step, places in centres.
 assert spread[0] < 0.05 < spread[500]
 show(
     figure,
-    "Four squares with the centres of all predicted boxes, a colour for each query. At step 0 all lie on "
+    "Four squares with the centres of all boxes, a colour for each query. At step 0 all lie on "
     "one spot, at step 60 each colour has a strip to itself, later the regions are wide and overlap.",
 )
 
