@@ -58,6 +58,6 @@ D7 = Experiment(
         "both once": "and the object queries only to what goes into the decoder",
     },
     measures=MEASURES,
-    estimate="an estimate: 9 minutes on one CPU core",
+    estimate="measured: 10 minutes on one CPU core",
     run=run,
 )
