@@ -54,9 +54,9 @@ print(f"device: {device}, seed: {SEED}")
 # %% [markdown]
 # ## The question
 #
-# Older detectors begin with *anchors*: thousands of boxes, drawn over the picture beforehand, to be corrected. DETR begins with 25 vectors of 128 numbers.
-# They are no boxes. They are the same for every picture. Each of them comes out with a class and a box. **What are these vectors, and how do 25 of
-# them agree on who takes which object?**
+# Older detectors begin with *anchors*: thousands of boxes, drawn over the picture beforehand, to be corrected. DETR begins with 25 vectors of 128
+# numbers. They are no boxes. They are the same for every picture. Each of them comes out with a class and a box. **What are these vectors, and how
+# do 25 of them agree on who takes which object?**
 #
 # Below is a scene with five objects. Blue is the box of one query; the yellow cells are where it looks. Try this:
 #
@@ -117,8 +117,8 @@ DECODER_LAYER.show()
 # **One after another.** "Say the largest number that is smaller than the one you said last." Start with ∞: 7, 3, 1, nothing left, stop. Each answer
 # needs the answer before it. This is how a translator gives its words: *autoregressive*.
 #
-# **All at once.** Five people ask the bag at the same time, and do not listen to each other. Person $k$ asks: "is there a number with exactly $k$ larger ones?"
-# Person 0 hears 7, person 1 hears 3, person 2 hears 1, persons 3 and 4 hear nothing: *no object*.
+# **All at once.** Five people ask the bag at the same time, and do not listen to each other. Person $k$ asks: "is there a number with exactly $k$
+# larger ones?" Person 0 hears 7, person 1 hears 3, person 2 hears 1, persons 3 and 4 hear nothing: *no object*.
 
 # %%
 
@@ -159,9 +159,9 @@ for size in (8, 64, 512):
     print(f"{size:4} numbers: {size:4} steps, {one:6.2f} ms; one step, {all_:6.2f} ms")
 
 # %% [markdown]
-# Be fair to both. All at once does *more* arithmetic ($n^2$ comparisons), but in one step, so hardware that does many things at a time is
-# happy. One after another needs as many steps as there are answers, and it knows when to stop. All at once needs to fix the number of people before it has seen
-# the bag.
+# Be fair to both. All at once does *more* arithmetic ($n^2$ comparisons), but in one step, so hardware that does many things at a time is happy.
+# One after another needs as many steps as there are answers, and it knows when to stop. All at once needs to fix the number of people before it
+# has seen the bag.
 #
 # And the toy hides the hard part: *we* gave each person a question of their own. **Person $k$'s question is what an object query is.** In DETR
 # nobody writes these questions. They are learned.
@@ -234,15 +234,15 @@ assert torch.allclose(boxes, ours["pred_boxes"], atol=1e-4)
 print("classes", tuple(logits.shape), "boxes", tuple(boxes.shape))
 
 # %% [markdown]
-# Look at what is *not* there. No loop over objects. No answer that is fed back. No list of boxes to start from. The picture comes in at one place only, in
-# cross-attention.
+# Look at what is *not* there. No loop over objects. No answer that is fed back. No list of boxes to start from. The picture comes in at one place
+# only, in cross-attention.
 #
 # ## The document, put to the test
 #
 # ### D11 · "Object queries are initialised as zero vectors"
 #
-# Something is zero: the content $x$ before the first layer. The object queries $e$ are not: PyTorch starts an embedding with numbers drawn from $N(0, 1)$, and
-# training has moved them.
+# Something is zero: the content $x$ before the first layer. The object queries $e$ are not: PyTorch starts an embedding with numbers drawn from
+# $N(0, 1)$, and training has moved them.
 
 # %%
 layers = decode(model, memory)
@@ -271,13 +271,15 @@ for number, output in heard.items():
 assert heard[1].std(dim=1).max() < 1e-5 < 0.5 < heard[2].std(dim=1).mean()
 
 # %% [markdown]
-# **Corrected**, and with a consequence that few people expect: *the first self-attention says nothing.* It gives the same vector to every query, on every picture.
+# **Corrected**, and with a consequence that few people expect: *the first self-attention says nothing.* It gives the same vector to every query,
+# on every picture.
 #
-# Why? Its values are $\mathrm{norm}(0)$, the same for all 25 queries. A weighted mean of 25 equal vectors is that vector, whatever the weights. (The paper's model
-# norms *after* each part, so its values are plain zeros, and only the biases are left. This one norms *before*, and the norm of zeros is its learned shift. The
-# argument is the same.) Exercise 1 asks you to compute the vector without any attention.
+# Why? Its values are $\mathrm{norm}(0)$, the same for all 25 queries. A weighted mean of 25 equal vectors is that vector, whatever the weights.
+# (The paper's model norms *after* each part, so its values are plain zeros, and only the biases are left. This one norms *before*, and the norm of
+# zeros is its learned shift. The argument is the same.) Exercise 1 asks you to compute the vector without any attention.
 #
-# So queries part at the first *cross*-attention, and they do so for one reason: $e_i$ stands in their question. Make all of them equal, and see prediction 2:
+# So queries part at the first *cross*-attention, and they do so for one reason: $e_i$ stands in their question. Make all of them equal, and see
+# prediction 2:
 
 # %%
 equal = embedding.mean(0, keepdim=True).expand(25, -1)
@@ -321,12 +323,14 @@ assert not torch.allclose(seen["q"], content + content, atol=0.1)
 print("Q = norm(content) + query embedding;  K = memory + positions;  V = memory")
 
 # %% [markdown]
-# **Qualified.** K and V are as the document says. Q is a sum, but not of something with itself: one half says what has been found, the other who is asking.
+# **Qualified.** K and V are as the document says. Q is a sum, but not of something with itself: one half says what has been found, the other who
+# is asking.
 #
 # ### D13 · "The decoder is that of 2017, except that it decodes in parallel"
 #
-# *Except* is a large word. A translator's decoder has a **causal mask**: word $i$ may hear only the words before it, because at translation time there are no
-# others yet. With such a mask the decoder can be *trained* on all words at once, and must *speak* one word at a time. DETR has no mask. What would one do?
+# *Except* is a large word. A translator's decoder has a **causal mask**: word $i$ may hear only the words before it, because at translation time
+# there are no others yet. With such a mask the decoder can be *trained* on all words at once, and must *speak* one word at a time. DETR has no
+# mask. What would one do?
 
 # %%
 from minivis.experiments.queries import causal_queries
@@ -354,7 +358,8 @@ print(f"AP as it is {ap(layers[-1]):.2f}, with the mask {ap(causal[-1]):.2f}")
 # %% [markdown]
 # Three things in one cell.
 #
-# - With the mask the 25 answers can be computed one at a time, and it is the same set. Query 7 has not heard queries 8 to 24, so they may as well not be there yet.
+# - With the mask the 25 answers can be computed one at a time, and it is the same set. Query 7 has not heard queries 8 to 24, so they may as well
+#   not be there yet.
 # - With the mask *order counts*. Without it, it does not: you saw that above. A set should not care which query comes first, so DETR has no mask.
 # - This model was trained without a mask, so the lower AP only says that its queries do use what "later" queries say.
 #
@@ -372,17 +377,18 @@ print(
 )
 
 # %% [markdown]
-# **Qualified.** No causal mask, and positions at every attention in place of once at the input: these are differences, and the document's own code shows the
-# second.
+# **Qualified.** No causal mask, and positions at every attention in place of once at the input: these are differences, and the document's own code
+# shows the second.
 #
-# What this clock does *not* say: that a detector which speaks one after another is bad. Pix2Seq (Chen et al., 2022) writes boxes as words, one number after another, and
-# is about as accurate as DETR. It is slower to speak. Nor is the comparison above the fairest one: a real translator keeps the keys and values of earlier words, and
-# then each step is cheap. The steps remain, one waiting for the other.
+# What this clock does *not* say: that a detector which speaks one after another is bad. Pix2Seq (Chen et al., 2022) writes boxes as words, one
+# number after another, and is about as accurate as DETR. It takes as many steps as it says words. Nor is the comparison above the fairest one: a
+# real translator keeps the keys and values of earlier words, and then each step is cheap. The steps remain, one waiting for the other.
 #
 # ### D9 · "Parallel decoding refines its answer in $k$ steps, and $k \le m$ guarantees its quality"
 #
-# The document took this from work on *translation* (Santilli et al., 2023). There one guesses all $m$ words, lets every place correct itself in parallel, and
-# repeats until nothing changes. After at most $m$ rounds this gives exactly what one after another gives. You will build it for the bag, in exercise 4.
+# The document took this from work on *translation* (Santilli et al., 2023). There one guesses all $m$ words, lets every place correct itself in
+# parallel, and repeats until nothing changes. After at most $m$ rounds this gives exactly what one after another gives. You will build it for the
+# bag, in exercise 4.
 #
 # DETR does not do that. It makes one pass, through layers with weights of their own. But each layer's answers can be read, and they do get better:
 
@@ -398,7 +404,7 @@ three = decoder.layers
 rows = [(f"layer {n}", outputs) for n, outputs in enumerate(layers, start=1)]
 for extra in (1, 2):
     decoder.layers = nn.ModuleList([*three, *[three[-1]] * extra])
-    rows.append((f"3 again × {extra}", decode(model, memory)[-1]))
+    rows.append((f"3, + {extra}", decode(model, memory)[-1]))
 decoder.layers = three
 
 found = [ap(outputs) for _, outputs in rows]
@@ -418,11 +424,12 @@ show(
 print("AP after each layer:", ", ".join(f"{value:.2f}" for value in found[:3]))
 
 # %% [markdown]
-# **Corrected.** The layers refine: AP rises, most from the first to the second, as in the paper (8.2 points from its first to its sixth). Run the last layer once
-# more, and it gets *worse*. A layer is not a step of a search that settles; it is trained for its place and no other. Nothing is guaranteed.
+# **Corrected.** The layers refine: AP rises, most from the first to the second. (In the paper it rises by 8.2 points from the first to the sixth.)
+# The orange bars run the last layer once more, or twice: it gets *worse*. A layer is not a step of a search that settles; it is trained for its
+# place and no other. Nothing is guaranteed.
 #
-# The right panel tells what the later layers are for. After the first layer more than a quarter of the sure answers are duplicates: the queries have not heard
-# from each other yet (D11!). Then they have.
+# The right panel tells what the later layers are for. After the first layer more than a quarter of the sure answers are duplicates: the queries
+# have not heard from each other yet (D11!). Then they have.
 #
 # ### D14 · "$d = 512$"
 
@@ -436,13 +443,14 @@ with torch.device("meta"):  # counts, without the numbers themselves
     print("the paper's DETR is", detr_resnet50().transformer.d_model, "wide")
 
 # %% [markdown]
-# **Corrected.** 512 is the default in the code's signature, as in 2017. The recipe builds it with 256. With 512 the transformer alone would be larger than the whole
-# detector of the paper's table 1, with its 41 million.
+# **Corrected.** 512 is the default in the code's signature, as in 2017. The recipe builds it with 256. With 512 the transformer alone would be
+# larger than the whole detector of the paper's table 1, with its 41 million.
 #
 # ### D36 · "Cross-attention takes the place of RoI pooling, and may read the whole picture"
 #
-# A two-stage detector cuts features out at a box, and looks at nothing else. That is *RoIAlign*: within the box every place counts alike. It can be drawn as an
-# attention map, too: feed it a map with a 1 in one cell, and see how much of it comes through. Beside it, what the query's own attention does.
+# A two-stage detector cuts features out at a box, and looks at nothing else. That is *RoIAlign*: within the box every place counts alike. It can
+# be drawn as an attention map, too: feed it a map with a 1 in one cell, and see how much of it comes through. Beside it, what the query's own
+# attention does.
 
 # %%
 from torchvision.ops import roi_align
@@ -506,8 +514,9 @@ for n, weights in enumerate(attention, start=1):
     assert 4 * area < share < 0.7 < around
 
 # %% [markdown]
-# In the first two layers about half of the attention is inside: eight times what the box's size alone would give. The rest is outside, most of it just beyond
-# the edge. Is that needed, or is it waste? Forbid it, and see: from now on a query may read only cells whose middle lies in its own final box.
+# In the first two layers about half of the attention is inside: seven times what the box's size alone would give, or more. The rest is outside,
+# most of it just beyond the edge. Is that needed, or is it waste? Forbid it, and see: from now on a query may read only cells whose middle lies in
+# its own final box.
 
 # %%
 from minivis.experiments.queries import read_only
@@ -526,11 +535,11 @@ assert restricted["inside the box only"] < 0.6 * restricted["anywhere"]
 assert restricted["up to two cells beyond"] > 0.95 * restricted["anywhere"]
 
 # %% [markdown]
-# **Confirmed**, with a measure of how far. Reading like RoI pooling costs more than half of the AP; reading two cells (32 pixels) beyond the box is nearly as good as reading
-# everything. To know where an object ends one has to look at where it is no longer.
+# **Confirmed**, with a measure of how far. Reading like RoI pooling costs more than half of the AP; reading two cells (32 pixels) beyond the box
+# is nearly as good as reading everything. To know where an object ends one has to look at where it is no longer.
 #
-# Two cautions. The model was not trained with the restriction; one that was would do better. And the memory is not the picture: every cell has been through the
-# encoder, and knows something of all others. A query that looks only inside may still hear of what is outside.
+# Two cautions. The model was not trained with the restriction; one that was might do better. And the memory is not the picture: every cell has
+# been through the encoder, and knows something of all others. A query that looks only inside may still hear of what is outside.
 #
 # ### D28 · "Heads learn independently of each other"
 #
@@ -569,8 +578,9 @@ show(
 )
 
 # %% [markdown]
-# A division of labour: some heads look at the middle, some beyond one edge, head 2 anywhere but at the object. Nobody asked for it. But did each head learn *by
-# itself*? If so, what one head is taught should not depend on the others. Silence head 3, and look at the gradient that head 4 gets.
+# A division of labour: some heads look at the middle, some beyond one edge, one in the later layers anywhere but at the object. (Head 2 of one
+# layer has nothing to do with head 2 of another: only the number is the same.) Nobody asked for it. But did each head learn *by itself*? If so,
+# what one head is taught should not depend on the others. Silence head 3, and look at the gradient that head 4 gets.
 
 # %%
 from minivis.detr import HungarianMatcher, SetCriterion
@@ -612,14 +622,14 @@ assert agreement < 0.9 and torch.allclose(lesson(head=4), usual, atol=1e-5)
 print(f"head 4's gradient, with head 3 and without: cosine {agreement:.1f}")
 
 # %% [markdown]
-# **Qualified.** They have projections of their own, and end up with jobs of their own. But their outputs are added before anything is judged, so each is taught
-# to supply what the others leave out. With independent learners the cosine would be 1. And the pictures above show where heads look. They do not show what the
-# network *makes* of it.
+# **Qualified.** They have projections of their own, and end up with jobs of their own. But their outputs are added before anything is judged, so
+# each is taught to supply what the others leave out. With independent learners the cosine would be 1. And the pictures above show where heads
+# look. They do not show what the network *makes* of it.
 #
 # ## What queries tell each other
 #
-# Self-attention among queries is the part that older detectors do not have. You saw query 21 take its answer back. To find out whether the others told it to, make them
-# inaudible: self-attention gives zeros in the second and third layer. (In the first it says nothing anyway.)
+# Self-attention among queries is the part that older detectors do not have. You saw query 21 take its answer back. To find out whether the others
+# told it to, make them inaudible: self-attention gives zeros in the second and third layer. (In the first it says nothing anyway.)
 
 # %% tags=["nbval-ignore-output"]
 from minivis.experiments.queries import silent_queries
@@ -661,13 +671,16 @@ for n in range(3):
     assert n == 0 or to_rival > 5 * to_other
 
 # %% [markdown]
-# In the first layer, where nothing is said, nobody listens to anybody in particular. In the second a rival gets more than six times as much attention as another sure
-# query, and there is one head that hardly looks at anything but rivals. This is how queries agree: each looks for those who have found the same, and who is second falls silent.
+# In the first layer, where nothing is said, a rival gets no more than anybody. In the second it gets more than six times as much attention as
+# another sure query, and from one head most of what that head has to give. This is how queries agree: each looks for those who have found the
+# same, and who is second falls silent.
+#
+# It does not always work. Queries 7 and 20 in the scene at the top still say *star*, both of them, after the last layer.
 #
 # ### Dropping a query: after, or before?
 #
-# The widget drops *answers*: they were given, and are then ignored. The other queries have heard the dropped one, and have left its objects to it. What if it
-# never was there? Take it out of the decoder before the first layer.
+# The widget drops *answers*: they were given, and are then ignored. The other queries have heard the dropped one, and have left its objects to it.
+# What if it never was there? Take it out of the decoder before the first layer.
 
 # %%
 busiest = sure.sum(0).argsort(descending=True, stable=True).tolist()
@@ -681,14 +694,14 @@ for dropped in ([], busiest[:1], busiest[1:2], busiest[:5]):
     assert not dropped or ap(before) > ap(after) + 0.01
 
 # %% [markdown]
-# A query that was never there is missed less: its neighbours take over a part of its work. They could do so all along, and were told not to. Queries are not 25
-# experts for 25 kinds of objects. They are 25 places at a table, with an agreement about who serves whom.
+# A query that was never there is missed less: its neighbours take over a part of its work. They could do so all along, and were told not to.
+# Queries are not 25 experts for 25 kinds of objects. They are 25 places at a table, with an agreement about who serves whom.
 
 # %% [markdown]
 # ## Train it: the same start for all
 #
-# Are those 25 vectors hard to come by? Throw them away. Start all of them at **zero**: 25 equal queries that give 25 equal answers. Freeze everything else
-# (the detector knows how to read; it has only lost its questions), and train these $25 \times 128$ numbers alone.
+# Are those 25 vectors hard to come by? Throw them away. Start all of them at **zero**: 25 equal queries that give 25 equal answers. Freeze
+# everything else (the detector knows how to read; it has only lost its questions), and train these $25 \times 128$ numbers alone.
 
 # %%
 from minivis.data import Scenes
@@ -747,12 +760,13 @@ show(
 print(f"AP with the original queries, on these 200 scenes: {reference:.2f}")
 
 # %% [markdown]
-# Each dot is the middle of a sure box; four of the queries are coloured. They begin as one and the same vector, and part within a few steps. What breaks the tie? Not
-# the picture, not the starting numbers: the **matching** (notebook 04). For equal answers every matching costs the same, so it takes any; then one query is told "be this
-# object", the others "be silent". After one step they are no longer equal, after 25 AP is above 0.5, after 200 most of the way is done.
+# Each dot is the middle of a sure box; four of the queries are coloured. They begin as one and the same vector, and part within a few steps. What
+# breaks the tie? Not the picture, not the starting numbers: the **matching** (notebook 04). For equal answers every matching costs the same, so it
+# takes any; then one query is told "be this object", the others "be silent". After one step they are no longer equal, after 25 AP is above 0.5,
+# after 200 most of the way is done.
 #
-# This is the answer to the question that is asked most. **An object query is a learned question.** It is a vector that stands in the attention's $Q$; it makes one answer differ
-# from another; training shapes it into a habit of asking about some places rather than others.
+# This is the answer to the question that is asked most. **An object query is a learned question.** It is a vector that stands in the attention's
+# $Q$; it makes one answer differ from another; training shapes it into a habit of asking about some places rather than others.
 #
 # For the rest of the tiers: `minivis train detr-mini` trains all of it, and `minivis recipes` lists what runs on a GPU, up to the paper's own recipe.
 
@@ -782,9 +796,10 @@ model = original
 assert duplicates(learned["silenced"]) > 3 * duplicates(learned["listening"])
 
 # %% [markdown]
-# AP recovers a good part. The duplicates do not go: a query that hears nobody cannot know that it is second. **The symptom to remember:** good boxes, right classes, and
-# several answers on one object means that the queries do not hear each other, or not enough. (A longer training might find ways around it, such as stricter regions. A hundred
-# steps do not.) Older detectors have no self-attention between their answers, and need a step that removes duplicates afterwards: NMS, in notebook 05.
+# AP recovers a good part. The duplicates do not go: a query that hears nobody cannot know that it is second. **The symptom to remember:** good
+# boxes, right classes, and several answers on one object means that the queries do not hear each other, or not enough. (A longer training might
+# find ways around it, such as stricter regions. A hundred steps do not.) Older detectors have no self-attention between their answers, and need a
+# step that removes duplicates afterwards: NMS, in notebook 05.
 #
 # ### Break it: questions that nobody learned
 #
@@ -801,14 +816,14 @@ for name, outputs in asked.items():
 assert 0.05 < ap(asked["random"]) < 0.5
 
 # %% [markdown]
-# Random questions find something! Any vector is *a* question, and the decoder does its best to answer it. But random questions leave gaps, so recall is low, and overlap, so
-# there are duplicates. What training adds is that the 25 questions together cover the picture, each place once.
+# Random questions find something! Any vector is *a* question, and the decoder does its best to answer it. But random questions leave gaps, so
+# recall is low, and overlap, so there are duplicates. What training adds is that the 25 questions together cover the picture, each place once.
 
 # %% [markdown]
 # ## Look inside: where each query answers
 #
-# All 25 queries, on all 500 scenes: a dot for each sure answer, at the middle of its box; the larger the box, the larger the dot. A colour is a class. Above each
-# square the query's number, and how often it is sure.
+# All 25 queries, on all 500 scenes: a dot for each sure answer, at the middle of its box; the larger the box, the larger the dot. A colour is a
+# class. Above each square the query's number, and how often it is sure.
 
 # %%
 figure, axes = plt.subplots(3, 9, figsize=(9, 3.4))
@@ -850,18 +865,19 @@ for name, values in by_query.items():
 assert explained(middles, owner) > 0.6 > 0.2 > explained(classes, owner)
 
 # %% [markdown]
-# A query has a place, and hardly a class. That is the sense in which queries stand where anchors stood (**D10**; its other half, the spatial encoding, is put to the test in notebook 02):
-# both spread the work over the picture. But an anchor *is* a box, drawn before anybody has seen the picture, and its answer is a small correction. A query's place is a habit, and its
-# answer may lie anywhere.
+# A query has a place, and hardly a class. That is the sense in which queries stand where anchors stood (**D10**; its other half, the spatial
+# encoding, is put to the test in notebook 02): both spread the work over the picture. But an anchor *is* a box, drawn before anybody has seen the
+# picture, and its answer is a small correction. A query's place is a habit, and its answer may lie anywhere.
 #
-# **What this does not prove.** That a query "is" a region: dropped, it was replaced by its neighbours. That yellow cells are the *reason* for an answer: attention says where values were
-# taken from, and these values had been mixed by the encoder before. And 25 queries on 128 pixels are a small world: the paper's 100 queries show the same habit on COCO, with sizes
-# as well as places (its figure 7).
+# **What this does not prove.** That a query "is" a region: where one was missing, its neighbours took over a part of it. That yellow cells are the
+# *reason* for an answer: attention says where values were taken from, and these values had been mixed by the encoder before. And 25 queries on 128
+# pixels are a small world: the paper's 100 queries show the same habit on COCO, with sizes as well as places (its figure 7).
 
 # %% [markdown]
 # ## Real weights
 #
-# With a network, the paper's own ResNet-50 model: is its first self-attention as empty, and where do its surest queries look? Without one, the next cell says so and goes on.
+# With a network, the paper's own ResNet-50 model: is its first self-attention as empty, and where do its surest queries look? Without one, the
+# next cell says so and goes on.
 
 # %% tags=["nbval-ignore-output"]
 from huggingface_hub import try_to_load_from_cache
@@ -909,8 +925,9 @@ else:
 #
 # ### Exercise 1: what the first self-attention says (10 minutes)
 #
-# The content is zero, so every value is the layer norm of zeros: its shift $\beta$. Compute what the first self-attention gives, **without computing any attention**. The value projection is
-# $W_v\,y + b_v$, the output projection $W_o\,y + b_o$. (Take one head. More of them change nothing; why?)
+# The content is zero, so every value is the layer norm of zeros: its shift $\beta$. Compute what the first self-attention gives, **without
+# computing any attention**. The value projection is $W_v\,y + b_v$, the output projection $W_o\,y + b_o$. (Take one head. More of them change
+# nothing; why?)
 #
 # <details><summary>A hint</summary>
 #
@@ -981,9 +998,10 @@ check_share_inside(share_inside)
 # %% [markdown]
 # ### Exercise 4: guess everything, then refine (15 minutes)
 #
-# Decoding as the document's D9 means it, for the bag of numbers. There are $m$ places, all filled with a guess. In one step *every* place is answered anew, at the same time: place 0 says
-# the largest number of the bag, place $k$ says the largest number that is smaller than what stood at place $k - 1$ **before this step**, or $-\infty$ if there is none. Repeat until a step changes
-# nothing. Give the answers, and how many steps changed something.
+# Decoding as the document's D9 means it, for the bag of numbers. There are $m$ places, all filled with a guess. In one step *every* place is
+# answered anew, at the same time: place 0 says the largest number of the bag, place $k$ says the largest number that is smaller than what stood at
+# place $k - 1$ **before this step**, or $-\infty$ if there is none. Repeat until a step changes nothing. Give the answers, and how many steps
+# changed something.
 #
 # Before you write it: how many steps does the bag (3, 7, 1) take from four places of $-\infty$? How many if the guess is right already?
 #
@@ -1014,10 +1032,11 @@ check_refine(refine)
 # %% [markdown]
 # ## In short
 #
-# - An **object query** is a learned vector that stands in the attention's questions. It is the same for every picture, and it is all that makes one answer differ from another.
+# - An **object query** is a learned vector that stands in the attention's questions. It is the same for every picture, and it is all that makes
+#   one answer differ from another.
 # - The **content** starts at zero. So the first self-attention says nothing, and the first cross-attention is where queries part.
 # - **Cross-attention** gathers: from inside the object, and from just beyond its edge. Heads divide the work, and learn it together.
-# - **Self-attention** lets queries agree. Without it duplicates come back, and training does not remove them.
+# - **Self-attention** lets queries agree. Without it duplicates come back, and a short training does not remove them.
 # - All answers come **at once**, because no answer is anybody's input. The price is a fixed number of places.
 # - A query has a **place** by habit, and no class. Its neighbours can take over.
 #
@@ -1108,9 +1127,12 @@ show_claims("D9", "D11", "D12", "D13", "D14", "D28", "D36")
 # %% [markdown]
 # ## References
 #
-# - Carion, Massa, Synnaeve, Usunier, Kirillov, Zagoruyko: *End-to-End Object Detection with Transformers*, ECCV 2020. Section 3.2, 4.2 and figure 7.
-# - Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin: *Attention Is All You Need*, NeurIPS 2017. Section 3.1: the decoder with its mask.
-# - Santilli, Severino, Postolache, Maiorca, Mancusi, Marin, Rodolà: *Accelerating Transformer Inference for Translation via Parallel Decoding*, ACL 2023.
+# - Carion, Massa, Synnaeve, Usunier, Kirillov, Zagoruyko: *End-to-End Object Detection with Transformers*, ECCV 2020. Section 3.2, 4.2 and figure
+#   7.
+# - Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin: *Attention Is All You Need*, NeurIPS 2017. Section 3.1: the decoder with
+#   its mask.
+# - Santilli, Severino, Postolache, Maiorca, Mancusi, Marin, Rodolà: *Accelerating Transformer Inference for Translation via Parallel Decoding*,
+#   ACL 2023.
 # - Chen, Saxena, Li, Fleet, Hinton: *Pix2seq: A Language Modeling Framework for Object Detection*, ICLR 2022.
 # - He, Gkioxari, Dollár, Girshick: *Mask R-CNN*, ICCV 2017. RoIAlign.
 #
