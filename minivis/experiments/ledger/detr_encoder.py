@@ -1,6 +1,6 @@
 """What the document says about the encoder, attention and positions, and what became of it."""
 
-from minivis.experiments.claims import IN_A_CELL, Claim
+from minivis.experiments.claims import IN_A_CELL, Claim, Measured
 
 CLAIMS = (
     Claim(
@@ -24,11 +24,19 @@ CLAIMS = (
     Claim(
         id="D6",
         statement="Positions are added to queries and keys only; values carry none.",
+        verdict="not decided at this scale",
+        finding="So DETR does it. Whether values with positions would be worse, a small model does not say: seeds "
+        "differ by more.",
+        evidence=Measured("AP", ("queries and keys", "values too")),
         notebook="02",
     ),
     Claim(
         id="D7",
         statement="Positions are added in every layer of encoder and decoder, which is better than once.",
+        verdict="confirmed",
+        finding="With positions added once to the cells, each training is worse than its twin; the paper: 39.2 "
+        "instead of 40.6 AP.",
+        evidence=Measured("AP50", ("every attention", "cells once", "both once")),
         notebook="02",
     ),
     Claim(
@@ -42,6 +50,10 @@ CLAIMS = (
     Claim(
         id="D10",
         statement="The spatial encoding is learned from scratch.",
+        verdict="corrected",
+        finding="DETR's are fixed sines; learned ones do about as well. Without positions little is learned (paper: "
+        "7.8 AP less). What is learned are the object queries.",
+        evidence=Measured("AP50", ("sine", "learned", "none")),
         notebook="02",
     ),
     Claim(
