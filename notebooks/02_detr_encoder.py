@@ -985,7 +985,7 @@ check_what_arrives(what_arrives)
 # %%
 from minivis.widgets import show_claims
 
-show_claims("D4", "D5", "D6", "D7", "D8", "D10", "D30", "D32")
+show_claims("D4", "D5", "D6", "D7", "D8", "D10", "D30", "D32", "D34")
 
 # %% [markdown]
 # ## Quiz
