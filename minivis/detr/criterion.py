@@ -1,4 +1,4 @@
-"""DETR's loss: matched queries learn class and box, the others learn to say "no object" (section 3.1, A.2)."""
+"""DETR's loss: matched queries learn class, box and mask, the others to say "no object" (section 3.1, A.2, 4.4)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,9 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minivis.boxes import cxcywh_to_xyxy, paired_generalized_box_iou
+from minivis.detr.mask_losses import dice_loss, pad_masks, sigmoid_focal_loss
 from minivis.detr.matcher import HungarianMatcher, Matching
 
 WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}  # the paper's
+MASK_WEIGHTS = {"loss_mask": 1.0, "loss_dice": 1.0}  # likewise
 
 
 class Normalisers(NamedTuple):
@@ -29,6 +31,13 @@ class Matched(NamedTuple):
     image: Int[Tensor, " pairs"]
     query: Int[Tensor, " pairs"]
     target: Int[Tensor, " pairs"]
+    layers: int
+
+    @property
+    def last_layer(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(image, query, target) of the last layer's pairs; every layer has as many as any other."""
+        first = len(self.layer) - len(self.layer) // self.layers
+        return self.image[first:], self.query[first:], self.target[first:]
 
 
 class SetCriterion(nn.Module):
@@ -38,15 +47,16 @@ class SetCriterion(nn.Module):
         num_classes: K; class number K means "no object".
         matcher: gives the pairs.
         weight_dict: what each loss counts in `weighted_sum`; a layer's `loss_ce_0` counts as `loss_ce`, unless named.
+            None: as in the paper, 1, 5, 2 for class, L1, GIoU, and with "masks" 1 and 1 for `loss_mask`, `loss_dice`.
         eos_coef: the weight of "no object" in the class loss. Most queries have no object, so it is small: 0.1.
-        losses: out of "labels", "boxes", "cardinality".
+        losses: out of "labels", "boxes", "cardinality", "masks".
     """
 
     def __init__(
         self,
         num_classes: int,
         matcher: HungarianMatcher,
-        weight_dict: dict[str, float] = WEIGHTS,
+        weight_dict: dict[str, float] | None = None,
         eos_coef: float = 0.1,
         losses: Sequence[str] = ("labels", "boxes", "cardinality"),
     ):
@@ -55,6 +65,7 @@ class SetCriterion(nn.Module):
             "labels": self.loss_labels,
             "boxes": self.loss_boxes,
             "cardinality": self.loss_cardinality,
+            "masks": self.loss_masks,
         }
         unknown = set(losses) - set(self.available)
         if unknown:
@@ -63,6 +74,8 @@ class SetCriterion(nn.Module):
             )
         self.num_classes = num_classes
         self.matcher = matcher
+        if weight_dict is None:
+            weight_dict = WEIGHTS | (MASK_WEIGHTS if "masks" in losses else {})
         self.weight_dict = dict(weight_dict)
         self.eos_coef = eos_coef
         self.losses = tuple(losses)
@@ -71,20 +84,47 @@ class SetCriterion(nn.Module):
         self.register_buffer("class_weight", class_weight)
 
     def forward(
-        self, outputs: dict, targets: list[dict], normalisers: Normalisers | None = None
+        self,
+        outputs: dict,
+        targets: list[dict],
+        normalisers: Normalisers | None = None,
+        matched: Matched | None = None,
     ) -> dict[str, Tensor]:
         """Losses, not yet weighted, each a scalar.
 
         Args:
-            outputs: `pred_logits` (B, Q, K + 1), `pred_boxes` (B, Q, 4), perhaps `aux_outputs`.
-            targets: for each image `labels` (N,) and `boxes` (N, 4) as (cx, cy, w, h) in 0..1.
+            outputs: `pred_logits` (B, Q, K + 1), `pred_boxes` (B, Q, 4), perhaps `aux_outputs`; for "masks" also
+                `pred_masks`, of all queries (B, Q, h, w), or only of the last layer's matched pairs (pairs, h, w).
+            targets: for each image `labels` (N,) and `boxes` (N, 4) as (cx, cy, w, h) in 0..1; for "masks" also
+                `masks` (N, H, W), bool, in the pixels of the image as the model was given it.
             normalisers: of the whole optimiser step, if this is a part of it. Otherwise this batch's own.
+            matched: what `match` gave, if it was asked before.
 
         Returns:
-            `loss_ce`, `loss_bbox`, `loss_giou`, and to be read only `class_error` (%), `cardinality_error`. Those of
-            earlier decoder layers end in `_0`, `_1`, and so on.
+            `loss_ce`, `loss_bbox`, `loss_giou`, `loss_mask`, `loss_dice`, and to be read only `class_error` (%),
+            `cardinality_error`. Those of earlier decoder layers end in `_0`, `_1`, and so on; masks have none.
         """
-        layers = [*outputs.get("aux_outputs", []), outputs]
+        if matched is None:
+            matched = self.match(outputs, targets)
+        log_probability, boxes = stacked(outputs)
+        if normalisers is None:
+            normalisers = self.normalisers([targets], log_probability.shape[2])
+
+        losses = {}
+        for name in self.losses:
+            if name == "masks":
+                losses |= self.loss_masks(outputs, targets, matched, normalisers)
+                continue
+            for key, per_layer in self.available[name](
+                log_probability, boxes, targets, matched, normalisers
+            ).items():
+                *earlier, losses[key] = per_layer.unbind()
+                losses |= {f"{key}_{i}": value for i, value in enumerate(earlier)}
+        return losses
+
+    @torch.no_grad()
+    def match(self, outputs: dict, targets: list[dict]) -> Matched:
+        """The matched pairs of all decoder layers: which queries need a mask is known before masks are made."""
         if len(targets) != len(outputs["pred_logits"]):
             raise ValueError(
                 f"{len(outputs['pred_logits'])} images were predicted, but there are {len(targets)} targets"
@@ -94,22 +134,8 @@ class SetCriterion(nn.Module):
                 f"expected {self.num_classes + 1} class logits ({self.num_classes} classes and no object), "
                 f"got {outputs['pred_logits'].shape[-1]}"
             )
-        logits = torch.stack([layer["pred_logits"] for layer in layers]).float()
-        boxes = torch.stack([layer["pred_boxes"] for layer in layers]).float()
-        log_probability = logits.log_softmax(-1)
-        matchings = self.matcher.match_layers(log_probability, boxes, targets)
-        if normalisers is None:
-            normalisers = self.normalisers([targets], logits.shape[2])
-        matched = joined_pairs(matchings, targets, logits.device)
-
-        losses = {}
-        for name in self.losses:
-            for key, per_layer in self.available[name](
-                log_probability, boxes, targets, matched, normalisers
-            ).items():
-                *earlier, losses[key] = per_layer.unbind()
-                losses |= {f"{key}_{i}": value for i, value in enumerate(earlier)}
-        return losses
+        log_probability, boxes = stacked(outputs)
+        return joined_pairs(self.matcher.match_layers(log_probability, boxes, targets), targets, boxes.device)
 
     def loss_labels(
         self, log_probability, boxes, targets, matched, normalisers
@@ -156,6 +182,27 @@ class SetCriterion(nn.Module):
         )
         return {"cardinality_error": (predicted - true).abs().mean(-1)}
 
+    def loss_masks(
+        self, outputs: dict, targets: list[dict], matched: Matched, normalisers: Normalisers
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Focal loss Σ (mean over pixels) / N and dice loss Σ / N over the last layer's pairs, at full resolution.
+
+        True masks are padded to the largest, as the images were, and predictions stretched to that size: the padding
+        of the images must be that of the masks. Padding counts as "not the object", as in the paper's code; so the
+        mean over pixels, unlike the other losses, depends a little on which images are in a batch together.
+        """
+        image, query, target = matched.last_layer
+        predicted = outputs["pred_masks"]
+        if predicted.ndim == 4:
+            predicted = predicted[image, query]
+        if len(predicted) != len(target):
+            raise ValueError(f"expected masks of the {len(target)} matched queries, got {len(predicted)}")
+        true = pad_masks(targets)[target].to(predicted.device, torch.float32)
+        predicted = F.interpolate(predicted[:, None].float(), true.shape[-2:], mode="bilinear")[:, 0]
+        focal = sigmoid_focal_loss(predicted, true).mean((1, 2))
+        dice = dice_loss(predicted, true)
+        return {"loss_mask": focal.sum() / normalisers.boxes, "loss_dice": dice.sum() / normalisers.boxes}
+
     def normalisers(self, steps_targets: Sequence[list[dict]], num_queries: int) -> Normalisers:
         """The number of boxes, at least 1, and the sum of class weights: over a step's micro-batches and all processes.
 
@@ -187,6 +234,16 @@ class SetCriterion(nn.Module):
         return total
 
 
+def stacked(
+    outputs: dict,
+) -> tuple[Float[Tensor, "layers batch queries classes"], Float[Tensor, "layers batch queries 4"]]:
+    """All layers' log-probabilities of the classes, and boxes, the last layer at the end, in float32."""
+    layers = [*outputs.get("aux_outputs", []), outputs]
+    logits = torch.stack([layer["pred_logits"] for layer in layers]).float()
+    boxes = torch.stack([layer["pred_boxes"] for layer in layers]).float()
+    return logits.log_softmax(-1), boxes
+
+
 def joined_pairs(matchings: list[Matching], targets: list[dict], device: torch.device) -> Matched:
     """All layers' matchings as four index tensors, sent to the device at once."""
     pairs = torch.tensor([len(query) for query, _ in matchings[0]])  # of each image; the same in every layer
@@ -195,4 +252,5 @@ def joined_pairs(matchings: list[Matching], targets: list[dict], device: torch.d
     image = torch.arange(len(targets)).repeat_interleave(pairs).repeat(len(matchings))
     query, target = (torch.cat(side) for side in zip(*(p for m in matchings for p in m), strict=True))
     first = objects.cumsum(0) - objects  # where an image's objects begin among all
-    return Matched(*torch.stack([layer, image, query, target + first[image]]).to(device, non_blocking=True))
+    pairs = torch.stack([layer, image, query, target + first[image]]).to(device, non_blocking=True)
+    return Matched(*pairs, layers=len(matchings))
