@@ -4,6 +4,16 @@ from minivis.detr.backbone import ResNetBackbone, SmallConvBackbone
 from minivis.detr.criterion import SetCriterion
 from minivis.detr.matcher import HungarianMatcher
 from minivis.detr.model import DETR, MLP, DETRConfig, build_detr, detr_mini, detr_resnet50, mini_config
+from minivis.detr.panoptic import (
+    DETRsegm,
+    MaskHeadSmallConv,
+    MHAttentionMap,
+    PanopticConfig,
+    build_panoptic,
+    detr_mini_panoptic,
+    detr_resnet50_panoptic,
+    mini_panoptic_config,
+)
 from minivis.detr.postprocess import postprocess
 from minivis.detr.transformer import (
     Transformer,
@@ -17,7 +27,11 @@ __all__ = [
     "DETR",
     "MLP",
     "DETRConfig",
+    "DETRsegm",
     "HungarianMatcher",
+    "MHAttentionMap",
+    "MaskHeadSmallConv",
+    "PanopticConfig",
     "ResNetBackbone",
     "SetCriterion",
     "SmallConvBackbone",
@@ -27,8 +41,12 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "build_detr",
+    "build_panoptic",
     "detr_mini",
+    "detr_mini_panoptic",
     "detr_resnet50",
+    "detr_resnet50_panoptic",
     "mini_config",
+    "mini_panoptic_config",
     "postprocess",
 ]

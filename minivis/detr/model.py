@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from minivis.detr.backbone import ResNetBackbone, SmallConvBackbone
+from minivis.detr.backbone import FeatureMap, ResNetBackbone, SmallConvBackbone
 from minivis.detr.transformer import Transformer
 from minivis.images import ImageBatch, as_image_batch
 from minivis.positions import POSITIONS
@@ -27,6 +28,16 @@ class MLP(nn.Module):
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)
+
+
+class DETRFeatures(NamedTuple):
+    """What a DETR has computed before its heads; a mask head builds on it."""
+
+    maps: list[FeatureMap]  # of the backbone, from fine to coarse
+    projected: Float[Tensor, "batch d_model height width"]  # what the encoder was given
+    padding_mask: Bool[Tensor, "batch height width"]
+    memory: Float[Tensor, "batch d_model height width"]  # what the encoder made of it
+    decoded: Float[Tensor, "layers batch queries d_model"]
 
 
 class DETR(nn.Module):
@@ -79,15 +90,21 @@ class DETR(nn.Module):
             A dict with `pred_logits` (B, Q, K + 1), `pred_boxes` (B, Q, 4) as (cx, cy, w, h) in fractions of each image
             without its padding, and with `aux_loss` also `aux_outputs`: such a dict for each earlier decoder layer.
         """
+        return self.heads(self.forward_features(images).decoded)
+
+    def forward_features(self, images: ImageBatch | Tensor | list[Tensor]) -> DETRFeatures:
+        """Backbone and transformer, without the heads."""
         images = as_image_batch(images)
         run_backbone = self.backbone
         if self.checkpoint_backbone and self.training:
             run_backbone = lambda batch: checkpoint(self.backbone, batch, use_reentrant=False)  # noqa: E731
-        features, padding_mask = run_backbone(images)[self.feature_level]
-        decoded, _ = self.transformer(
-            self.input_proj(features), padding_mask, self.query_embed.weight, self.positions(padding_mask)
+        maps = run_backbone(images)
+        features, padding_mask = maps[self.feature_level]
+        projected = self.input_proj(features)
+        decoded, memory = self.transformer(
+            projected, padding_mask, self.query_embed.weight, self.positions(padding_mask)
         )
-        return self.heads(decoded)
+        return DETRFeatures(maps, projected, padding_mask, memory, decoded)
 
     def heads(self, decoded: Float[Tensor, "layers batch queries d_model"]) -> dict:
         """The same two heads on every decoder layer's output."""
