@@ -127,7 +127,7 @@ def test_a_broken_card_is_named(saved):
     ("entry", "value", "message"),
     [
         ("format", 2, "format 2.*reads format 1"),
-        ("model", "yolo", "unknown kind of model 'yolo', expected detr"),
+        ("model", "yolo", "unknown kind of model 'yolo', expected detr or panoptic"),
         ("config", ["small"], "config is .*expected a JSON object"),
         ("config", TINY.to_dict() | {"colour": 1}, "unknown entries: colour"),
         ("config", TINY.to_dict() | {"num_classes": 4}, "4 classes in config, 2 in categories"),
@@ -180,7 +180,7 @@ def test_tensors_that_do_not_fit_are_named(saved):
 
 
 def test_only_models_with_a_card_are_saved(tmp_path):
-    with pytest.raises(TypeError, match="checkpoints hold detr, not Linear"):
+    with pytest.raises(TypeError, match="checkpoints hold detr or panoptic, not Linear"):
         save_checkpoint(nn.Linear(2, 2), tmp_path, CARD)
     with pytest.raises(CheckpointError, match="lacks categories, image_transform"):
         save_checkpoint(build_detr(TINY), tmp_path / "x", {})
@@ -377,9 +377,9 @@ def test_models_transformers_has_no_counterpart_of(change, message):
 
 
 def test_other_classes_are_refused_by_name():
-    with pytest.raises(TypeError, match="reads DetrForObjectDetection, not Linear"):
+    with pytest.raises(TypeError, match="reads DetrForObjectDetection or DetrForSegmentation, not Linear"):
         from_transformers(nn.Linear(2, 2))
-    with pytest.raises(TypeError, match="takes DETR, not Linear"):
+    with pytest.raises(TypeError, match="takes DETR or DETRsegm, not Linear"):
         to_transformers(nn.Linear(2, 2))
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import minivis
 from minivis.data.items import Categories
-from minivis.detr import DETR, DETRConfig, build_detr
+from minivis.detr import DETR, DETRConfig, DETRsegm, PanopticConfig, build_detr, build_panoptic
 from minivis.images import ImageTransform
 from minivis.shipped_files import shipped_folder
 
@@ -40,7 +40,10 @@ class Kind(NamedTuple):
     build: Callable[[Any], nn.Module]
 
 
-KINDS = {"detr": Kind(DETR, DETRConfig, build_detr)}
+KINDS = {
+    "detr": Kind(DETR, DETRConfig, build_detr),
+    "panoptic": Kind(DETRsegm, PanopticConfig, build_panoptic),
+}
 
 
 def save_checkpoint(

@@ -4,7 +4,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minivis.data.items import HOLE, Categories
-from minivis.detr import DETR, DETRConfig
+from minivis.detr import DETR, DETRConfig, DETRsegm, PanopticConfig
 from minivis.images import ImageTransform
 
 if TYPE_CHECKING:
@@ -57,6 +57,22 @@ RENAMES = (
     (r"^class_labels_classifier\.", "class_embed."),
     (r"^bbox_predictor\.", "bbox_embed."),
 )
+# Of a mask head around a DETR; 4.x and 5.x again.
+MASK_HEAD_RENAMES = (
+    (r"^bbox_attention\.([qk])_linear\.", r"bbox_attention.\1_proj."),
+    (r"^mask_head\.(out_lay|output_conv)\.", "mask_head.out_conv."),
+    *((rf"^mask_head\.(lay{i + 1}|conv{i + 1}\.conv)\.", f"mask_head.convs.{i}.") for i in range(2)),
+    *((rf"^mask_head\.(gn{i + 1}|conv{i + 1}\.norm)\.", f"mask_head.norms.{i}.") for i in range(2)),
+    *(
+        (rf"^mask_head\.({old}{i + first}|fpn_stages\.{i}\.{new})\.", f"mask_head.{ours}.{i + first - 1}.")
+        for i in range(3)
+        for old, first, new, ours in (
+            ("adapter", 1, "fpn_adapter", "adapters"),
+            ("lay", 3, r"refine\.conv", "convs"),
+            ("gn", 3, r"refine\.norm", "norms"),
+        )
+    ),
+)
 IGNORED = r"\.num_batches_tracked$"  # frozen batch norm counts no batches
 
 
@@ -65,6 +81,16 @@ def rename(name: str) -> str | None:
     if re.search(IGNORED, name):
         return None
     for pattern, ours in RENAMES:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+def rename_segmentation(name: str) -> str | None:
+    """Likewise of a tensor of `DetrForSegmentation`."""
+    if name.startswith("detr."):
+        inner = rename(name.removeprefix("detr."))
+        return None if inner is None else f"detr.{inner}"
+    for pattern, ours in MASK_HEAD_RENAMES:
         name = re.sub(pattern, ours, name)
     return name
 
@@ -127,6 +153,22 @@ def config_from(theirs: "transformers.DetrConfig") -> DETRConfig:
     )
 
 
+def segmentation_config_from(theirs: "transformers.DetrConfig") -> PanopticConfig:
+    """Likewise with masks. Their head reads the first three maps of the backbone: of strides 4, 8, 16."""
+    inner = getattr(theirs, "backbone_config", None)
+    if inner is not None and inner.model_type == "resnet":
+        expect(
+            inner.out_features[:3] == ["stage1", "stage2", "stage3"],
+            f"a mask head on the maps {', '.join(inner.out_features)}, expected stage1, stage2, stage3 to begin with",
+        )
+    expect(
+        theirs.activation_function == "relu",
+        f"a mask head in a model with {theirs.activation_function!r}, which transformers 4 and 5 compute differently; "
+        "expected 'relu'",
+    )
+    return PanopticConfig(**config_from(theirs).to_dict())
+
+
 class BackboneConfig(NamedTuple):
     name: str  # torchvision's
     dilation: bool
@@ -158,7 +200,7 @@ def backbone_from(theirs: "transformers.DetrConfig") -> BackboneConfig:
     return BackboneConfig(RESNETS[shape], dilation=False, stage=int(stage.removeprefix("stage")))
 
 
-def config_to(model: DETR) -> "transformers.DetrConfig":
+def config_to(model: DETR | DETRsegm) -> "transformers.DetrConfig":
     """The configuration of transformers' model of the same function. A dilated backbone needs timm there."""
     from transformers import DetrConfig, ResNetConfig
 
@@ -187,7 +229,8 @@ def config_to(model: DETR) -> "transformers.DetrConfig":
             layer_type=layer_type,
             depths=list(depths),
             hidden_sizes=list(widths),
-            out_features=[f"stage{stage}"],
+            # a mask head reads the finer ones too
+            out_features=[f"stage{i}" for i in range(1 if isinstance(model, DETRsegm) else stage, stage + 1)],
         )
         backbone = {"use_timm_backbone": False, "backbone": None, "backbone_config": resnet}
     names = (
@@ -215,6 +258,15 @@ def config_to(model: DETR) -> "transformers.DetrConfig":
         activation_dropout=ours.dropout,
         activation_function=ours.activation,
     )
+
+
+def segmentation_config_to(model: DETRsegm) -> "transformers.DetrConfig":
+    """Likewise with masks."""
+    ours = model.config
+    expect(ours.activation == "relu", f"transformers' mask head is one with 'relu', not {ours.activation!r}")
+    expect(ours.mask_stride == 4, f"transformers' masks have stride 4, not {ours.mask_stride}")
+    expect(len(model.mask_stages) == 3, f"transformers' mask head reads 3 maps, not {len(model.mask_stages)}")
+    return config_to(model)
 
 
 def categories_from(theirs: "transformers.DetrConfig") -> Categories:

@@ -58,6 +58,15 @@ FAMILIES = {
         rename=detr_weights.rename,
         image_transform=detr_weights.IMAGE_TRANSFORM,
     ),
+    "DetrForSegmentation": Family(
+        kind="panoptic",
+        read_config=detr_weights.read_config,
+        config_from=detr_weights.segmentation_config_from,
+        config_to=detr_weights.segmentation_config_to,
+        categories_from=detr_weights.categories_from,
+        rename=detr_weights.rename_segmentation,
+        image_transform=detr_weights.IMAGE_TRANSFORM,
+    ),
 }
 
 
@@ -67,7 +76,8 @@ def from_transformers(
     """The minivis model with the same weights (a copy), in evaluation mode.
 
     Args:
-        hf_model: a `DetrForObjectDetection`, with timm's ResNet as its backbone or with transformers' own.
+        hf_model: a `DetrForObjectDetection` or `DetrForSegmentation`, with timm's ResNet as its backbone or with
+            transformers' own.
         image_processor: its preprocessing, to be kept as `image_transform`. Without one, it is the paper's.
 
     Returns:
