@@ -1,7 +1,7 @@
 # On a fresh machine with Python 3.11 or newer, git and make, `make lab` and `make test` are all one needs.
 #
 #   make lab        install into .venv, then open JupyterLab on the first notebook
-#   make test       install into .venv, then run every test: unit, parity and browser, notebooks, slow ones
+#   make test       install into .venv, then run the tests: unit, parity and browser, notebooks, slow ones
 #                   (widgets are tested in Chromium: without one these tests are left out, and say so)
 #   make test-lab   run every notebook in JupyterLab, in Chromium (what `make test` leaves out)
 #   make quick      the unit and parity tests alone

@@ -1,7 +1,9 @@
 """The command line: `minivis train | eval | predict | experiment | recipes`."""
 
+import dataclasses
 import json
 import logging
+import math
 import os
 import sys
 from collections import Counter
@@ -27,6 +29,8 @@ BadItemsOption = Annotated[
 ]
 CpuOption = Annotated[bool, typer.Option("--cpu", help="Leave a GPU alone.")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="A folder in COCO's format.", metavar="DIR")]
+LARGEST_PICTURE = 1333  # pixels of its long side, as the paper has it
+
 CheckpointArgument = Annotated[
     str, typer.Argument(help="A shipped checkpoint, a local folder, or a hub id.", metavar="CHECKPOINT")
 ]
@@ -108,7 +112,8 @@ def evaluate(
     if items.count:
         typer.echo(items.summary(), err=True)
     if not metrics["images"]:
-        raise ValueError(f"none of the {len(dataset)} images of {data} could be read")
+        source = data or model.card["recipe"]["data"]
+        raise ValueError(f"none of the {len(dataset)} images of {source} could be read")
     typer.echo(json.dumps(json_safe(metrics)) if as_json else table(metrics), nl=as_json)
 
 
@@ -132,6 +137,10 @@ def predict(
     from minivis.evaluation.draw import draw_detections
 
     model = minivis.load(checkpoint).to(device(cpu))
+    transform = model.image_transform
+    if transform.shortest_edge is None and transform.longest_edge is None:
+        # Such a model takes pictures as they are; of a photograph of 12 megapixels that would be minutes.
+        transform = dataclasses.replace(transform, longest_edge=LARGEST_PICTURE)
     out.mkdir(parents=True, exist_ok=True)
     results, unread = [], 0
     taken = {path.resolve() for path in images}  # what lies in `out` already is not drawn over
@@ -143,8 +152,13 @@ def predict(
             typer.echo(f"minivis: {path}: {reason}", err=True)
             unread += 1
             continue
+        if model.image_transform.longest_edge is None and max(picture.size) > (
+            transform.longest_edge or math.inf
+        ):
+            note = f"seen at {LARGEST_PICTURE} pixels on its long side, since the model names no size"
+            typer.echo(f"minivis: {path} is {picture.width} × {picture.height}: {note}", err=True)
         with torch.inference_mode():
-            outputs = model([model.image_transform(picture).to(device(cpu))])
+            outputs = model([transform(picture).to(device(cpu))])
         (found,) = postprocess(outputs, [(picture.height, picture.width)])
         found = {key: value.cpu() for key, value in found.items()}
         entries = results_of([found], [image_id], model.categories)

@@ -297,6 +297,20 @@ def test_experiment_keeps_its_numbers_and_goes_on(pears, tmp_path, monkeypatch, 
     assert file.with_name("D0-quick.json").exists()
 
 
+def test_predict_shrinks_what_the_model_has_no_size_for(mini, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("minivis.cli.LARGEST_PICTURE", 64)
+    Image.new("RGB", (200, 100), "gray").save(tmp_path / "large.png")
+    Image.new("RGB", (64, 32), "gray").save(tmp_path / "small.png")
+    pictures = [tmp_path / "large.png", tmp_path / "small.png"]
+    assert minivis("predict", mini, *pictures, "--out", tmp_path / "found", "--threshold", 0, "--cpu") == 0
+    said = capsys.readouterr().err
+    assert "large.png is 200 × 100: seen at 64 pixels on its long side" in said and "small.png" not in said
+    assert Image.open(tmp_path / "found" / "large.png").width > 200  # what is drawn on is the picture itself
+    results = json.loads((tmp_path / "found" / "predictions.json").read_text())
+    right = [entry["bbox"][0] + entry["bbox"][2] for entry in results if "large" in entry["file_name"]]
+    assert max(right) > 64  # boxes are in its own pixels
+
+
 def test_predict_draws_over_no_picture(mini, tmp_path):
     pictures = []
     for name in ("pics/a.png", "pics/x.png", "pics/x-2.png", "more/x.png"):

@@ -89,10 +89,14 @@ class RunFolder:
         Raises:
             RunError: if there are states, but none can be read.
         """
+        device = torch.device(device)
+        place = (
+            "cpu" if device.type == "cpu" else device
+        )  # several processes have "cpu:0", which torch.load refuses
         paths = [path for path in (self.state_path, self.previous_path) if path.exists()]
         for path in paths:
             try:
-                return torch.load(path, map_location=device, weights_only=True)
+                return torch.load(path, map_location=place, weights_only=True)
             except Exception as error:  # a damaged file raises whatever the reader stumbled over
                 logger.warning(
                     "%s cannot be read (%s)", path, str(error).splitlines()[0] if str(error) else error

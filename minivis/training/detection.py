@@ -94,7 +94,11 @@ class DetectionTask:
             raise FileNotFoundError(f"{error}. (--set eval_every=none trains without)") from None
 
     def build_model(self) -> DETR:
-        """A model for the data's classes, with what fits of the checkpoint's weights."""
+        """A model for the data's classes, with what fits of the checkpoint's weights.
+
+        Raises:
+            ValueError: if the recipe sets something of the model that the checkpoint has decided.
+        """
         recipe, initial = self.recipe, self.initial
         config = initial.config if initial else recipe.model
         config = dataclasses.replace(

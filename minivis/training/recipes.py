@@ -159,6 +159,17 @@ class DetrRecipe(Recipe):
                 "group norm (--set model.backbone_norm=group)."
             )
 
+    def with_settings(self, settings: Iterable[str]) -> "DetrRecipe":
+        """See `Recipe`. Of a checkpoint's model only the number of queries and the auxiliary losses can be set."""
+        changed = super().with_settings(settings)
+        same = dataclasses.replace(changed.model, aux_loss=self.model.aux_loss) == self.model
+        if changed.initial not in (None, "imagenet") and not same:
+            raise ValueError(
+                f"the model is that of the checkpoint {changed.initial}, which --set model.... cannot change; "
+                "num_queries can be set, and --from none builds a new model"
+            )
+        return changed
+
     def build_task(self, bad_items: str = "skip") -> Any:
         from minivis.training.detection import DetectionTask
 

@@ -1,5 +1,7 @@
 """Several processes compute what one does on the joined batch."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,9 @@ import torch
 from tiny_detr import trace
 
 pytestmark = pytest.mark.slow
+
+SMALL = [f"model.{name}={size}" for name, size in dict(d_model=16, num_heads=2, dim_feedforward=16).items()]
+SMALL += ["model.encoder_layers=1", "model.decoder_layers=1", "model.backbone_channels=8,8,8,8"]
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +34,30 @@ def two(tmp_path_factory):
     done = subprocess.run([*launch, script, folder], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def test_several_processes_resume_to_the_same_weights(tmp_path):
+    """In two runs of two processes each: half of the steps, then the rest; the same as all of them at once."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, "-m", "minivis.cli", "train", "detr-mini", "--cpu", "--no-progress", "--steps", "4"]
+    for setting in ("batch_size=4", "save_every=2", "eval_every=none", "log_every=1", "precision=no", *SMALL):
+        command += ["--set", setting]
+
+    def run(folder, *more):
+        done = subprocess.run(
+            [*command, "--out", folder, *more], capture_output=True, text=True, timeout=1200
+        )
+        assert done.returncode == 0, done.stderr
+
+    run(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    state = tmp_path / "resumed" / "state.previous.pt"  # of step 2
+    os.replace(state, tmp_path / "resumed" / "state.pt")
+    (tmp_path / "resumed" / "model.safetensors").unlink()
+    run(tmp_path / "resumed", "--resume")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "resumed")]
+    assert weights[0] == weights[1]
+    assert trace(tmp_path / "whole") == trace(tmp_path / "resumed")
 
 
 @pytest.mark.parametrize("accumulate", ["1", "2"])

@@ -135,3 +135,11 @@ def test_settings_are_taken_together_whatever_their_order():
 def test_values_that_make_no_sense_are_named(setting, message):
     with pytest.raises(ValueError, match=message):
         get_recipe("detr-mini").with_settings([setting])
+
+
+def test_the_model_of_a_checkpoint_cannot_be_set():
+    finetune = get_recipe("detr-finetune")
+    with pytest.raises(ValueError, match="the model is that of the checkpoint detr-mini"):
+        finetune.with_settings(["model.d_model=64"])
+    assert finetune.with_settings(["model.d_model=64", "initial=none"]).model.d_model == 64
+    assert not finetune.with_settings(["model.aux_loss=false"]).model.aux_loss
