@@ -13,35 +13,42 @@ export default {
 
     // `point` is what was chosen; `hovered`, while the pointer is there, is what is looked at. Channels likewise.
     const state = { level: model.get("level"), point: model.get("point"), ranking: model.get("ranking") };
-    const looked = { hovered: null, channel: null, kept: null }, touched = new Set();
+    // `before` is the point that was chosen before this one: what channels are compared with, see `comparedAt`.
+    const looked = { hovered: null, channel: null, kept: null, before: null }, touched = new Set();
     const redraw = oncePerFrame(draw);
     const set = (name, value) => { state[name] = value; touched.add(name); redraw(); };
     const look = (name, value) => { looked[name] = value; redraw(); };
+    const choose = (point) => {
+      if (String(point) !== String(state.point)) looked.before = state.point;
+      looked.hovered = null;
+      set("point", point);
+    };
+    const release = () => { looked.channel = null; look("kept", null); };
 
     const controls = controlBar(stages, {
-      setLevel: (level) => { Object.assign(looked, { channel: null, kept: null }); set("level", level); },
+      setLevel: (level) => { Object.assign(looked, { channel: null, kept: null, before: null }); set("level", level); },
       setRanking: (ranking) => set("ranking", ranking),
     });
     const picture = pictureView(source, size, {
       hover: (point) => look("hovered", point),
-      choose: (point) => { looked.hovered = null; set("point", point); },
+      choose,
       move([rows, columns]) {
         const stage = stages[state.level], { row, column } = cellAt(state.point, stage);
         const within = (index, count) => Math.max(0, Math.min(count - 1, index));
         const cell = { row: within(row + rows, stage.height), column: within(column + columns, stage.width) };
-        looked.hovered = null;
-        set("point", pointIn(cell, stage, size));
+        choose(pointIn(cell, stage, size));
       },
     });
     const tiles = tileGrid({
       hover: (channel) => look("channel", channel),
       keep: (channel) => look("kept", looked.kept === channel ? null : channel),
+      release,
     });
     const facts = factSheet();
     const news = h("div", { class: "unseen", "aria-live": "polite" });
     const root = keepKeys(h("div", {
       class: "mv mv-feature-explorer", "data-widget": "feature-explorer",
-      onkeydown: (event) => { if (event.key === "Escape") { looked.channel = null; look("kept", null); } },
+      onkeydown: (event) => { if (event.key === "Escape") release(); },
     }, controls.element,
     h("div", { class: "panes" }, picture.element, h("div", {}, facts.element, tiles.element)), news));
 
@@ -49,7 +56,16 @@ export default {
       const stage = stages[state.level], cell = cellAt(looked.hovered ?? state.point, stage);
       const ranks = ranksAt(cell, stage, state.ranking);
       const channel = looked.channel ?? looked.kept;
-      return { ...state, stage, size, cell, ranks, channels: topChannels(ranks), channel, kept: looked.kept };
+      const channels = topChannels(ranks), compared = comparedAt(cell, stage);
+      const fresh = compared ? channels.filter((one) => !compared.includes(one)) : [];
+      return { ...state, stage, size, cell, ranks, channels, compared, fresh, channel, kept: looked.kept };
+    }
+
+    /** The highest channels of the cell one compares with: the chosen one while another is pointed at, else the one before. */
+    function comparedAt(cell, stage) {
+      const [here, before] = [state.point, looked.before].map((point) => point && cellAt(point, stage));
+      const other = here.row === cell.row && here.column === cell.column ? before : here;
+      return other && topChannels(ranksAt(other, stage, state.ranking));
     }
 
     function draw() {
@@ -58,7 +74,7 @@ export default {
       change(root, {
         "data-level": now.level, "data-ranking": now.ranking, "data-cell": `${now.cell.row},${now.cell.column}`,
         "data-point": state.point.join(","), "data-channels": JSON.stringify(now.channels),
-        "data-channel": now.channel, "data-half": now.stage.half?.[index], "data-outside": now.stage.outside?.[index],
+        "data-channel": now.channel, "data-kept": now.kept, "data-fresh": JSON.stringify(now.fresh), "data-half": now.stage.half?.[index], "data-outside": now.stage.outside?.[index],
         "data-window": Object.values(windowOf(now.cell, now.stage)).join(" "),
       });
       tellOnceSettled(now);
@@ -111,7 +127,7 @@ function controlBar(stages, { setLevel, setRanking }) {
   const unique = Math.random();
   const sizes = stages.map(({ stride, height, width }, i) => [i, `${stride} (${height}×${width} cells)`]);
   const level = group(`level-${unique}`, "stride", sizes, setLevel);
-  const words = { highest: "highest value", "stands out": "stands out" };
+  const words = { highest: "highest value", "stands out": "how far they stand out" };
   const ranking = group(`ranking-${unique}`, "channels by", Object.entries(words), setRanking);
   return {
     element: h("div", { class: "controls" }, level.element, ranking.element),
@@ -143,9 +159,9 @@ function pictureView(source, [width, height], { hover, choose, move }) {
   stack.addEventListener("pointermove", (event) => hover(pointAt(event)));
   stack.addEventListener("pointerleave", () => hover(null));
   stack.addEventListener("pointerdown", (event) => choose(pointAt(event)));
-  const key = (kind, text) => h("span", { class: `key ${kind}` }, text);
+  const key = (kind, text) => h("span", { class: `key ${kind}` }, text), dark = key("dark", "");
   const element = h("figure", {}, stack, h("figcaption", { class: "mv-note" },
-    key("patch", "the cell's patch"), key("field", "receptive field"), key("dark", "moves it less"),
+    key("patch", "the cell's patch"), key("field", "receptive field"), dark,
     h("div", {}, "Point at a cell; click to stay with it. By keyboard: Tab, arrows.")));
 
   function show({ stage, cell, channel }) {
@@ -161,6 +177,8 @@ function pictureView(source, [width, height], { hover, choose, move }) {
     dim.hidden = hasMap || !bytes;
     map.hidden = !hasMap;
     beyond.style.display = hasMap || bytes ? "none" : "";
+    dark.hidden = hasMap;
+    dark.textContent = bytes ? "moves it less" : "out of its reach";
     if (hasMap) {
       paint(map, channelOf(channel, stage), [stage.height, stage.width], viridis);
       // The last cells of a map may reach beyond the picture.
@@ -197,12 +215,15 @@ function factSheet() {
   function show({ stage, cell, size }) {
     const { field, stride } = stage, index = cell.row * stage.width + cell.column;
     title.textContent = `Row ${cell.row}, column ${cell.column}: ${stage.maxima.length} numbers`;
-    const isLarger = field > Math.max(...size);
+    const { left, top, right, bottom } = windowOf(cell, stage), [width, height] = size;
+    const [down, along] = [Math.min(bottom, height) - Math.max(top, 0), Math.min(right, width) - Math.max(left, 0)];
+    const coversAll = down === height && along === width;
+    const inPicture = coversAll ? ": all of the picture" : `, ${down} × ${along} of it in the picture`;
     reach.textContent = `Patch ${stride} × ${stride} pixels, receptive field ${field} × ${field}`
-      + (isLarger ? ": larger than the picture." : ".");
+      + (down < field || along < field ? `${inPicture}.` : ".");
+    const outside = coversAll ? "" : `; ${percent(stage.outside?.[index])} lies outside of the field`;
     moved.textContent = stage.moved
-      ? `Half of what moves it lies in ${stage.half[index]} of the picture's ${size[0] * size[1]} pixels; `
-        + `${percent(stage.outside[index])} lies outside of the field.`
+      ? `Half of what moves it lies in ${stage.half[index]} of the picture's ${width * height} pixels${outside}.`
       : "In so fine a map, what moves a cell was not measured: the light square is what the convolutions reach.";
   }
   return { element, show };
@@ -213,23 +234,37 @@ function percent(share) {
 }
 
 /** The channels that rank highest, each as a small map with the cell marked. */
-function tileGrid({ hover, keep }) {
+function tileGrid({ hover, keep, release }) {
   const tiles = Array.from({ length: SHOWN_CHANNELS }, () => {
     const canvas = h("canvas", {}), mark = h("i", {}), name = h("span", {});
+    const badge = h("em", {}, "new");
     const channel = () => Number(element.dataset.channel);
     const element = h("button", {
       class: "tile", type: "button",
       onpointerenter: () => hover(channel()), onpointerleave: () => hover(null),
       onfocus: () => hover(channel()), onblur: () => hover(null), onclick: () => keep(channel()),
-    }, h("span", { class: "thumb" }, canvas, mark), name);
-    return { element, canvas, mark, name };
+    }, h("span", { class: "thumb" }, canvas, mark), badge, name);
+    return { element, canvas, mark, name, badge };
   });
   const scale = h("p", { class: "scale mv-note" }, "0", h("i", {}), "the channel's largest value in this picture");
+  const unit = h("p", { class: "mv-note" }, "σ: standard deviations above the channel's mean over this picture.");
   const hint = h("p", { class: "mv-note" }, "Point at a channel to lay it over the picture; click to keep it there.");
-  const element = h("div", {}, h("div", { class: "tiles" }, ...tiles.map((tile) => tile.element)), scale, hint);
+  const letGo = h("button", { class: "release", type: "button", onclick: release });
+  const news = h("p", { class: "mv-note" });
+  const element = h("div", {}, h("div", { class: "tiles" }, ...tiles.map((tile) => tile.element)), scale, unit, news,
+    hint, letGo);
 
-  function show({ stage, cell, channels, ranks, ranking, channel: over, kept }) {
-    tiles.forEach(({ element: tile, canvas, mark, name }, i) => {
+  function show({ stage, cell, channels, compared, fresh, ranks, ranking, channel: over, kept }) {
+    unit.hidden = ranking === "highest";
+    news.textContent = compared
+      ? `${fresh.length} of these ${channels.length} were not among the highest of the cell you came from.`
+      : "Click on a cell, then point at another: channels that are new are marked.";
+    hint.hidden = kept !== null;
+    letGo.hidden = kept === null;
+    if (kept !== null) {
+      letGo.textContent = `Kept: channel ${kept}, here ${valueAt(kept, cell, stage).toFixed(1)}. Esc or click here to let go.`;
+    }
+    tiles.forEach(({ element: tile, canvas, mark, name, badge }, i) => {
       const channel = channels[i];
       tile.hidden = channel === undefined; // of a map with fewer channels
       if (tile.hidden) return;
@@ -238,8 +273,9 @@ function tileGrid({ hover, keep }) {
       name.textContent = ranking === "highest" ? `${channel}: ${value.toFixed(1)}` : `${channel}: +${ranks[channel].toFixed(1)} σ`;
       change(tile, {
         "data-channel": channel, "data-value": value.toFixed(6), "aria-pressed": channel === kept,
-        "aria-label": `channel ${channel}, value ${value.toFixed(1)}`,
+        "aria-label": `channel ${channel}, value ${value.toFixed(1)}${fresh.includes(channel) ? ", new" : ""}`,
       });
+      badge.hidden = !fresh.includes(channel);
       tile.classList.toggle("over", channel === over);
       Object.assign(mark.style, {
         left: `${(100 * cell.column) / stage.width}%`, top: `${(100 * cell.row) / stage.height}%`,

@@ -1,7 +1,7 @@
 // Feature maps as numbers and as colours: what Python's `FeatureExplorer` computes, in the browser.
 
 const SHOWN_CHANNELS = 8;
-const DIMMED = 0.82; // how dark becomes what does not move the cell
+const DIMMED = 0.6; // how dark becomes what does not move the cell
 
 // Nine of viridis's colours, from low to high; between them they are mixed.
 const VIRIDIS = [

@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-SEEN, DIMMED = (
-    "#E69F00",
-    0.82,
-)  # as in feature_explorer.js: the field's colour, and how dark what is not seen becomes
+# As in the browser: the field's colour, and how dark what does not move the cell becomes.
+SEEN, DIMMED = "#E69F00", 0.6
 RANKINGS = {"highest": "highest value", "stands out": "how far they stand out"}
 SMALL = dict(fontsize=8.5, color="#333")
 
@@ -67,7 +65,8 @@ def draw_cell(axes: Axes, explorer: Any) -> None:
     draw_frame(axes, clipped, SEEN, (0, (4, 2)))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
-    note = "white: the cell's patch; dashed: receptive field; dim: moves it less"
+    dim_is = "out of its reach" if stage["moved"] is None else "moves it less"
+    note = f"white: the cell's patch; dashed: receptive field; dim: {dim_is}"
     axes.text(0, -0.03, note, transform=axes.transAxes, va="top", **SMALL)
 
 

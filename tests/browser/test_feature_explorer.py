@@ -10,6 +10,7 @@ from PIL import Image
 from minivis.detr import DETRConfig, build_detr
 from minivis.images import ImageTransform
 from minivis.widgets.feature_explorer import FeatureExplorer
+from minivis.widgets.feature_picture import DIMMED
 
 HEIGHT, WIDTH = 40, 54  # strides divide neither
 
@@ -163,7 +164,7 @@ def alphas(page) -> np.ndarray:
 def test_the_picture_is_dim_where_the_cell_does_not_look(open_widget, explorer):
     page = open_widget(explorer)
     shown(page)
-    dim = 255 * 0.82 * (1 - np.sqrt(explorer.field()))
+    dim = 255 * DIMMED * (1 - np.sqrt(explorer.field()))
     assert np.abs(alphas(page) - dim).max() <= 1
     assert page.locator("canvas.dim").is_visible() and not page.locator(".beyond").is_visible()
 
@@ -207,6 +208,80 @@ def test_a_channel_is_laid_over_the_picture_and_kept(open_widget, explorer):
     assert page.eval_on_selector("canvas.map", "canvas => parseFloat(canvas.style.width)") == pytest.approx(
         100 * 56 / 54, abs=0.01
     )
+
+
+def test_a_kept_channel_is_named_wherever_one_points(open_widget, explorer):
+    page = open_widget(explorer)
+    last = explorer.top_channels()[-1]
+    assert not page.locator(".release").is_visible()
+    page.locator(".tile").nth(7).click()
+    left_the_tiles = False
+    for x, y in ((3, 3), (50, 3), (3, 37), (50, 37), (30, 3)):
+        hover(page, x, y)
+        state = shown(page)
+        assert state["channel"] == state["kept"] == str(last)
+        explorer.cell = [int(n) for n in state["cell"].split(",")]
+        here = explorer.values()[last, explorer.cell[0], explorer.cell[1]]
+        text = page.locator(".release").inner_text()
+        assert text.startswith(f"Kept: channel {last}, here ")
+        assert float(text.split("here ")[1].split(". ")[0]) == pytest.approx(here, abs=0.06)
+        left_the_tiles |= last not in json.loads(state["channels"])
+    assert left_the_tiles
+    page.locator(".release").click()
+    page.mouse.move(5, 5)
+    state = shown(page)
+    assert "channel" not in state and "kept" not in state and not page.locator(".release").is_visible()
+
+
+def test_channels_that_are_new_are_marked(open_widget, explorer):
+    def top(cell):
+        explorer.cell = cell
+        return explorer.top_channels()
+
+    def assert_new(now, before):
+        wanted = [channel for channel in top(now) if channel not in top(before)]
+        state = shown(page)
+        assert wanted and json.loads(state["fresh"]) == wanted
+        marked = page.eval_on_selector_all(
+            ".tile:has(em:not([hidden]))", "all => all.map(({ dataset }) => dataset.channel)"
+        )
+        assert [int(channel) for channel in marked] == wanted
+
+    page = open_widget(explorer)
+    assert json.loads(shown(page)["fresh"]) == []  # nothing to compare with
+    hover(page, 3, 3)
+    assert_new((0, 0), before=(2, 3))  # the chosen one
+    hover(page, 50, 37)
+    assert_new((4, 6), before=(2, 3))
+    page.mouse.down()
+    page.mouse.up()
+    assert_new((4, 6), before=(2, 3))
+    page.mouse.move(5, 5)
+    page.locator(".picture").focus()
+    page.keyboard.press("ArrowUp")
+    assert_new((3, 6), before=(4, 6))
+    page.locator("input[name^=level] >> nth=1").check()  # other channels: no comparison
+    assert json.loads(shown(page)["fresh"]) == []
+
+
+def test_words_say_what_of_the_field_lies_in_the_picture(open_widget, explorer):
+    page = open_widget(explorer)
+    facts, dark = page.locator(".facts"), page.locator(".key.dark")
+    hover(page, 0, 0)
+    shown(page)
+    assert "receptive field 63 × 63, 32 × 32 of it in the picture" in facts.inner_text()
+    assert "lies outside of the field" in facts.inner_text() and dark.inner_text() == "moves it less"
+    hover(page, 26, 18)  # 24 ± 31 and 16 ± 31: all of 54 × 40
+    assert shown(page)["window"] == "-7 -15 56 48"
+    assert "63 × 63: all of the picture." in facts.inner_text() and "outside" not in facts.inner_text()
+    page.locator(".tile").nth(0).hover()
+    shown(page)
+    assert not dark.is_visible()
+    page.locator("input[name^=level] >> nth=0").check()
+    hover(page, 26, 18)
+    shown(page)
+    assert dark.inner_text() == "out of its reach"
+    assert "receptive field 3 × 3." in facts.inner_text()
 
 
 def test_a_narrow_page_puts_one_below_the_other(open_widget, explorer):
