@@ -3,6 +3,7 @@
 from minivis.detr.backbone import ResNetBackbone, SmallConvBackbone
 from minivis.detr.criterion import SetCriterion
 from minivis.detr.matcher import HungarianMatcher
+from minivis.detr.merge import Panoptic, Segment, merge_masks, predict_panoptic
 from minivis.detr.model import DETR, MLP, DETRConfig, build_detr, detr_mini, detr_resnet50, mini_config
 from minivis.detr.panoptic import (
     DETRsegm,
@@ -31,8 +32,10 @@ __all__ = [
     "HungarianMatcher",
     "MHAttentionMap",
     "MaskHeadSmallConv",
+    "Panoptic",
     "PanopticConfig",
     "ResNetBackbone",
+    "Segment",
     "SetCriterion",
     "SmallConvBackbone",
     "Transformer",
@@ -46,7 +49,9 @@ __all__ = [
     "detr_mini_panoptic",
     "detr_resnet50",
     "detr_resnet50_panoptic",
+    "merge_masks",
     "mini_config",
     "mini_panoptic_config",
     "postprocess",
+    "predict_panoptic",
 ]
