@@ -2,8 +2,10 @@
 
 from minivis.evaluation.detection import detection_metrics, evaluate_detection, results_of
 from minivis.evaluation.draw import draw_detections, draw_grid, draw_targets
+from minivis.evaluation.panoptic import PanopticQuality
 
 __all__ = [
+    "PanopticQuality",
     "detection_metrics",
     "draw_detections",
     "draw_grid",
