@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torchvision.ops import roi_align
 
 from minivis.attention import MultiHeadAttention
 from minivis.boxes import box_iou, cxcywh_to_xyxy
@@ -91,10 +92,16 @@ def replaced(attentions: Sequence[MultiHeadAttention], forward: Callable[..., Te
         yield
 
 
-def silent_queries(model: DETR, layers: slice = slice(1, None)) -> Any:
-    """Queries do not hear each other. The first layer is left alone: nothing is said there yet, see `decode`."""
-    attentions = [layer.self_attn for layer in model.transformer.decoder.layers[layers]]
-    return replaced(attentions, lambda attention, query, *_: torch.zeros_like(query))
+def silent_queries(model: DETR, layers: slice = slice(1, None), hear_themselves: bool = False) -> Any:
+    """Queries do not hear each other. The first layer is left alone: nothing is said there yet, see `decode`.
+
+    What they hear instead is nothing (zeros), or, with `hear_themselves`, all that they say themselves.
+    """
+
+    def forward(attention: MultiHeadAttention, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
+        return attention.out_proj(attention.v_proj(value)) if hear_themselves else torch.zeros_like(query)
+
+    return replaced([layer.self_attn for layer in model.transformer.decoder.layers[layers]], forward)
 
 
 def causal_queries(model: DETR) -> Any:
@@ -108,12 +115,86 @@ def read_only(model: DETR, allowed: Bool[Tensor, "batch queries cells"]) -> Any:
     allowed = allowed | ~allowed.any(-1, keepdim=True)
 
     def forward(attention: MultiHeadAttention, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
-        split = partial(rearrange, pattern="b n (h d) -> b h n d", h=attention.num_heads)
-        q, k, v = split(attention.q_proj(query)), split(attention.k_proj(key)), split(attention.v_proj(value))
+        q, k, v = attention.q_proj(query), attention.k_proj(key), attention.v_proj(value)
+        q, k, v = (_in_heads(attention, x) for x in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, allowed[:, None])
-        return attention.out_proj(rearrange(mixed, "b h n d -> b n (h d)"))
+        return attention.out_proj(rearrange(mixed, "b heads n d -> b n (heads d)"))
 
     return replaced([layer.cross_attn for layer in model.transformer.decoder.layers], forward)
+
+
+def without_places(model: DETR, memory: Memory, layers: slice = slice(None)) -> Any:
+    """`place_scores` are taken away from what cross-attention puts into its softmax; all the rest stays."""
+    numbers = range(len(model.transformer.decoder.layers))[layers]
+    attentions = [model.transformer.decoder.layers[number].cross_attn for number in numbers]
+    of_attention = {a: place_scores(model, memory, n)[None] for a, n in zip(attentions, numbers)}
+
+    def forward(attention: MultiHeadAttention, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
+        q, k, v = attention.q_proj(query), attention.k_proj(key), attention.v_proj(value)
+        q, k, v = (_in_heads(attention, x) for x in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, -of_attention[attention])
+        return attention.out_proj(rearrange(mixed, "b heads n d -> b n (heads d)"))
+
+    return replaced(attentions, forward)
+
+
+@contextmanager
+def silent_head(attention: MultiHeadAttention, head: int) -> Iterator[None]:
+    """Nothing of what this head gathers is passed on."""
+    own = attention.out_proj.in_features // attention.num_heads
+    columns = attention.out_proj.weight.data[:, head * own : (head + 1) * own]
+    kept = columns.clone()
+    columns.zero_()
+    try:
+        yield
+    finally:
+        columns.copy_(kept)
+
+
+def _in_heads(attention: MultiHeadAttention, x: Float[Tensor, "*any n d_model"]) -> Tensor:
+    return rearrange(x, "... n (heads d) -> ... heads n d", heads=attention.num_heads)
+
+
+# Where queries look
+
+
+def place_scores(model: DETR, memory: Memory, layer: int) -> Float[Tensor, "heads queries cells"]:
+    """(W_q e)ᵀ (W_k p) / √d_head: what embedding and position alone add to the cross-attention of a layer (from 0).
+
+    Neither a picture nor anything that was found has a part in it. All pictures must be of one size.
+    """
+    attention = model.transformer.decoder.layers[layer].cross_attn
+    asked = _in_heads(attention, F.linear(model.query_embed.weight, attention.q_proj.weight))
+    places = _in_heads(attention, F.linear(memory.positions[0], attention.k_proj.weight))
+    return asked @ places.mT / asked.shape[-1] ** 0.5
+
+
+def roi_weights(boxes: Float[Tensor, "*any 4"], size: tuple[int, int]) -> Float[Tensor, "*any cells"]:
+    """How much each cell of a map of `size` (height, width) counts in RoIAlign (7 × 7) of a box (cx, cy, w, h)."""
+    height, width = size
+    cells = torch.eye(height * width, device=boxes.device).view(
+        1, -1, height, width
+    )  # a channel for each cell
+    scale = torch.tensor([width, height, width, height], device=boxes.device)
+    corners = (cxcywh_to_xyxy(boxes) * scale).flatten(0, -2)
+    parts = [
+        roi_align(cells, [part], output_size=7, aligned=True).mean((2, 3)) for part in corners.split(500)
+    ]
+    return torch.cat(parts).view(*boxes.shape[:-1], height * width)
+
+
+def around_boxes(
+    weights: Float[Tensor, "n heads height width"],
+    boxes: Float[Tensor, "n 4"],
+    reach: float = 1.5,
+    steps: int = 31,
+) -> Float[Tensor, "n heads steps steps"]:
+    """Maps cut out around boxes (cx, cy, w, h), in units of each box: from −reach to +reach of its size."""
+    offset = torch.linspace(-reach, reach, steps, device=boxes.device)
+    x = boxes[:, None, 0] + offset * boxes[:, None, 2]
+    y = boxes[:, None, 1] + offset * boxes[:, None, 3]
+    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
+    return F.grid_sample(weights, 2 * grid - 1, align_corners=False)  # its corners are −1 and 1
 
 
 # What is asked of the answers
@@ -151,3 +232,22 @@ def duplicates(outputs: Outputs, least_iou: float = 0.5) -> float:
         same = (box_iou(box, box) >= least_iou) & (label[:, None] == label)
         repeated += int(same.tril(-1).any(1).sum())
     return repeated / max(int(sure.sum()), 1)
+
+
+def rivals(outputs: Outputs, least_iou: float = 0.5) -> Bool[Tensor, "batch queries queries"]:
+    """Which two queries are sure of the same class in one place: their boxes overlap by `least_iou` or more."""
+    sure, labels = confident(outputs), outputs["pred_logits"][..., :-1].argmax(-1)
+    overlap = torch.stack([box_iou(boxes, boxes) for boxes in cxcywh_to_xyxy(outputs["pred_boxes"])])
+    same = (overlap >= least_iou) & (labels[:, :, None] == labels[:, None, :])
+    others = ~torch.eye(sure.shape[1], dtype=torch.bool, device=sure.device)
+    return same & others & sure[:, :, None] & sure[:, None, :]
+
+
+def share_found(outputs: Outputs, targets: Sequence[dict[str, Any]], least_iou: float = 0.5) -> float:
+    """The share of all objects that some confident answer has: of the object's class, on its place."""
+    sure, labels, found, objects = confident(outputs), outputs["pred_logits"][..., :-1].argmax(-1), 0, 0
+    for kept, label, boxes, target in zip(sure, labels, outputs["pred_boxes"], targets):
+        overlap = box_iou(cxcywh_to_xyxy(boxes[kept]), cxcywh_to_xyxy(target["boxes"]))
+        found += int(((overlap >= least_iou) & (label[kept][:, None] == target["labels"])).any(0).sum())
+        objects += len(target["labels"])
+    return found / max(objects, 1)

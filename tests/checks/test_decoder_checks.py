@@ -153,3 +153,65 @@ def test_a_typical_wrong_answer_gets_the_message_that_helps(check: Check, answer
     verdict = check.verdict(answer)
     assert verdict.status == "wrong" and help_ in verdict.message, verdict
     assert "expected" in verdict.case
+
+
+def test_a_loop_that_never_ends_is_stopped():
+    """−∞ − (−∞) is nan, so this one never sees that nothing changed."""
+
+    def endless(values, guess):
+        answers, steps = guess.clone(), 0
+        while True:
+            limits = torch.cat([torch.tensor([torch.inf]), answers[:-1]])
+            new = torch.where(values < limits[:, None], values, -torch.inf).amax(1)
+            if (new - answers).abs().sum() == 0:
+                return answers, steps
+            answers, steps = new, steps + 1
+
+    verdict = decoder.check_refine.verdict(endless)
+    assert verdict.status == "wrong" and "torch.equal(new, old)" in verdict.message
+    assert "in your line" in verdict.case
+    assert decoder.check_refine.verdict("refine").message.startswith("Give the check your function itself")
+
+
+def rolled(values, guess):
+    answers = guess
+    for steps in range(9):
+        new = torch.where(values < answers.roll(1)[:, None], values, -torch.inf).amax(1)
+        if torch.equal(new, answers):
+            return answers, steps
+        answers = new
+
+
+@pytest.mark.parametrize(
+    ("check", "answer", "help_"),
+    [
+        (
+            decoder.check_first_words,
+            lambda shift, w_v, b_v, w_o, b_o, n: (w_o @ (shift @ w_v + b_v) + b_o).repeat(n, 1),
+            "You transpose W_v",
+        ),
+        (
+            decoder.check_first_words,
+            lambda shift, w_v, b_v, w_o, b_o, n: (w_v @ shift + b_v).repeat(n, 1),
+            "You stop at the values",
+        ),
+        (
+            decoder.check_read,
+            lambda x, e, m, p: x + read_query_by_query(x, e, m, p),
+            "You add what was gathered",
+        ),
+        (decoder.check_read, read_as(k=lambda m, p: p), "positions alone"),
+        (decoder.check_share_inside, lambda a, b: share_cell_by_cell(a, b, 1.0), "right lower corner"),
+        (decoder.check_share_inside, lambda a, b: 100 * share_cell_by_cell(a, b), "percent"),
+        (decoder.check_refine, rolled, "before place 0 stands ∞"),
+        (decoder.check_refine, lambda v, g: refine_with(smaller)(v, g)[0], "number of steps as well"),
+        (
+            decoder.check_refine,
+            lambda v, g: refine_with(smaller)(v, g * 0 - torch.inf),
+            "Start from the guess",
+        ),
+    ],
+)
+def test_more_wrong_answers_get_the_message_that_helps(check: Check, answer, help_: str):
+    verdict = check.verdict(answer)
+    assert verdict.status == "wrong" and help_ in verdict.message, verdict

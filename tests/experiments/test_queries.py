@@ -9,6 +9,7 @@ from minivis.attention import record_attention
 from minivis.data.scenes import Scenes, World
 from minivis.detr import DETRConfig, build_detr
 from minivis.experiments.queries import (
+    around_boxes,
     causal_queries,
     cells_inside,
     confident,
@@ -16,8 +17,14 @@ from minivis.experiments.queries import (
     duplicates,
     encode,
     encode_scenes,
+    place_scores,
     read_only,
+    rivals,
+    roi_weights,
+    share_found,
+    silent_head,
     silent_queries,
+    without_places,
 )
 from minivis.images import ImageBatch
 
@@ -176,3 +183,77 @@ def test_confident_and_duplicates_by_hand():
     assert duplicates(outputs) == pytest.approx(1 / 4), "of four sure ones the second says the first again"
     assert duplicates(answers((0.1, 0, here), (0.2, 0, here))) == 0
     assert duplicates(answers(*[(0.9, 0, here)] * 3)) == pytest.approx(2 / 3), "one of three may stay"
+
+
+def test_queries_that_hear_only_themselves(model, images):
+    memory, embedding = encode(model, images), model.query_embed.weight
+    with silent_queries(model, hear_themselves=True):
+        together = decode(model, memory)[-1]
+    alone = decode(model, memory, embedding[2:3])[-1]  # a mean of one value is that value
+    assert torch.allclose(alone["pred_logits"][:, 0], together["pred_logits"][:, 2], atol=1e-5)
+
+
+def test_what_place_and_embedding_add_is_a_part_of_the_scores(model, images):
+    """By hand, from the recorded attention: without that part, its logarithm differs by just that much."""
+    memory = encode(model, images)[:1]
+    places = place_scores(model, memory, 1)
+    with record_attention(model) as maps:
+        decode(model, memory)
+    usual = maps["transformer.decoder.layers.1.cross_attn"][0]
+    attention = model.transformer.decoder.layers[1].cross_attn
+    first = attention.q_proj(model.query_embed.weight) - attention.q_proj.bias
+    keys = attention.k_proj(memory.positions[0]) - attention.k_proj.bias
+    assert torch.allclose(
+        places[2], first[:, 8:12] @ keys[:, 8:12].T / 2, atol=1e-5
+    )  # head 2 of 4, of 4 numbers
+
+    gathered = []
+    hook = attention.out_proj.register_forward_pre_hook(lambda module, inputs: gathered.append(inputs[0]))
+    with without_places(model, memory, slice(1, 2)):
+        decode(model, memory)
+    hook.remove()
+    weights = (usual.log() - places).softmax(-1)
+    values = attention.v_proj(memory.tokens[0]).view(-1, 4, 4).transpose(0, 1)
+    wanted = (weights @ values).transpose(0, 1).flatten(1)
+    assert torch.allclose(gathered[0][0], wanted, atol=1e-4)
+
+
+def test_a_silent_head_gives_nothing_and_comes_back(model, images):
+    memory, attention = encode(model, images), model.transformer.decoder.layers[1].cross_attn
+    usual, weight = decode(model, memory)[-1], attention.out_proj.weight.clone()
+    with pytest.raises(RuntimeError, match="on purpose"), silent_head(attention, 3):
+        assert (attention.out_proj.weight[:, 12:] == 0).all()
+        assert torch.equal(attention.out_proj.weight[:, :12], weight[:, :12])
+        assert not agree(decode(model, memory)[-1], usual, atol=1e-3)
+        raise RuntimeError("on purpose")
+    assert torch.equal(attention.out_proj.weight, weight)
+
+
+def test_roi_align_counts_the_box_evenly_and_reads_its_neighbours():
+    middle, corner = torch.tensor([0.5, 0.5, 0.5, 0.5]), torch.tensor([0.125, 0.125, 0.25, 0.25])
+    weights = roi_weights(torch.stack([middle, corner]), (4, 8))
+    assert weights.shape == (2, 32) and torch.allclose(weights.sum(-1), torch.ones(2), atol=1e-5)
+    inside = cells_inside(middle, (4, 8))
+    assert weights[0, inside].min() > weights[0, ~inside].max() > 0, "it interpolates"
+    assert torch.allclose(weights[0].view(4, 8), weights[0].view(4, 8).flip(0, 1), atol=1e-5)
+    assert weights[1].view(4, 8)[2:, 4:].sum() == 0
+    assert torch.equal(roi_weights(middle, (4, 8)), weights[0])
+
+
+def test_a_map_is_cut_out_around_its_box():
+    weights = torch.zeros(1, 2, 8, 8)
+    weights[0, 1, 2, 4] = 1.0  # its middle lies at x = 4.5 / 8, y = 2.5 / 8
+    box = torch.tensor([[4.5 / 8 - 0.1, 2.5 / 8 + 0.2, 0.2, 0.2]])
+    cut = around_boxes(weights, box, reach=1.0, steps=5)  # at −1, −½, 0, ½, 1 of the box's size
+    assert cut.shape == (1, 2, 5, 5) and cut[0, 0].abs().max() == 0
+    assert cut[0, 1, 0, 3] == pytest.approx(1, abs=1e-4), "half a box to the right, a box above"
+
+
+def test_rivals_and_what_is_found_by_hand():
+    here, near, there = [0.3, 0.3, 0.2, 0.2], [0.31, 0.3, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2]
+    outputs = answers((0.9, 0, here), (0.8, 0, near), (0.7, 1, near), (0.95, 0, there), (0.2, 0, here))
+    assert rivals(outputs)[0].nonzero().tolist() == [[0, 1], [1, 0]]
+    boxes = torch.tensor([here, near, there, there])
+    target = {"labels": torch.tensor([0, 1, 0, 2]), "boxes": boxes}
+    assert share_found(outputs, [target]) == pytest.approx(3 / 4), "nobody says class 2"
+    assert share_found(answers((0.3, 0, here)), [target]) == 0
