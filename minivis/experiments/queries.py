@@ -172,13 +172,12 @@ def place_scores(model: DETR, memory: Memory, layer: int) -> Float[Tensor, "head
 def roi_weights(boxes: Float[Tensor, "*any 4"], size: tuple[int, int]) -> Float[Tensor, "*any cells"]:
     """How much each cell of a map of `size` (height, width) counts in RoIAlign (7 × 7) of a box (cx, cy, w, h)."""
     height, width = size
-    cells = torch.eye(height * width, device=boxes.device).view(
-        1, -1, height, width
-    )  # a channel for each cell
+    # One map in which every cell is a channel of its own: what comes through of a channel is that cell's weight.
+    one_map = torch.eye(height * width, device=boxes.device).view(1, -1, height, width)
     scale = torch.tensor([width, height, width, height], device=boxes.device)
-    corners = (cxcywh_to_xyxy(boxes) * scale).flatten(0, -2)
+    corners = (cxcywh_to_xyxy(boxes) * scale).reshape(-1, 4)
     parts = [
-        roi_align(cells, [part], output_size=7, aligned=True).mean((2, 3)) for part in corners.split(500)
+        roi_align(one_map, [part], output_size=7, aligned=True).mean((2, 3)) for part in corners.split(500)
     ]
     return torch.cat(parts).view(*boxes.shape[:-1], height * width)
 
