@@ -34,6 +34,17 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"minivis: annotations are {'checked' if CHECKED else 'NOT checked (beartype is not installed)'}"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says what was left out for want of a browser: of skipped tests one sees else only their number."""
+    skipped = [
+        report for report in terminalreporter.stats.get("skipped", []) if "Chromium" in str(report.longrepr)
+    ]
+    if skipped:
+        reason = str(skipped[0].longrepr[-1]).removeprefix("Skipped: ")
+        terminalreporter.section("browser")
+        terminalreporter.write_line(f"{len(skipped)} tests of widgets were left out: {reason}")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if gpu:

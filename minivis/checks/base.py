@@ -93,10 +93,26 @@ class Check:
             _same(result, function(*deepcopy(case).values())) for result, case in zip(results, self.cases)
         )
 
+    def _only_the_form(self, results: list) -> Verdict | None:
+        """The verdict where all numbers are right, one by one, but are not given as they should be."""
+        for result, case in zip(results, self.cases):
+            expected = self.solution(*deepcopy(case).values())
+            if not _same(_flat(result), _flat(expected)):
+                return None
+        given, wanted = _form(results[0]), _form(self.solution(*deepcopy(self.cases[0]).values()))
+        if given == wanted:
+            return None
+        return Verdict(
+            "wrong", f"The numbers are right, but not their form: you give {given}, expected is {wanted}."
+        )
+
     def _what_is_wrong(self, results: list) -> Verdict:
         """The message of the mistake that was made, if it is a known one, and the first case that shows it."""
         known = (message for mistake, message in self.mistakes.items() if self._agrees(results, mistake))
-        message = next(known, "Work this case out by hand, and compare.")
+        message = next(known, None)
+        if message is None and (form := self._only_the_form(results)) is not None:
+            return form
+        message = message or "Work this case out by hand, and compare."
         for result, case in zip(results, self.cases):
             expected = self.solution(*deepcopy(case).values())
             if not _same(result, expected):
@@ -113,6 +129,28 @@ def _same(a: Any, b: Any) -> bool:
     except (TypeError, ValueError, RuntimeError):
         return False
     return a.shape == b.shape and torch.allclose(a, b, TOLERANCE, TOLERANCE, equal_nan=True)
+
+
+def _flat(value: Any) -> Any:
+    """All numbers of a value in a row; the value itself where it holds something else."""
+    try:
+        parts = [
+            _as_tensor(part).flatten() for part in (value if isinstance(value, tuple | list) else (value,))
+        ]
+    except (TypeError, ValueError, RuntimeError):
+        return value
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _form(value: Any) -> str:
+    """In words: a number, a tensor of some shape, or several of them."""
+    if isinstance(value, tuple):
+        return f"{len(value)} values ({', '.join(map(_form, value))})"
+    try:
+        shape = tuple(_as_tensor(value).shape)
+    except (TypeError, ValueError, RuntimeError):
+        return f"a {type(value).__name__}"
+    return f"numbers of shape {shape}" if shape else "one number"
 
 
 def _as_tensor(value: Any) -> Tensor:

@@ -17,6 +17,7 @@ export default {
 
     const image = h("img", { alt: "" }), overlay = svg("svg", { class: "overlay", "aria-hidden": "true" });
     const picture = h("div", { class: "picture" }, image, overlay);
+    limitHeight(image, picture);
     const place = h("span", { class: "place" });
     const leaf = (step) => () => {
       set("index", (state.index + step + sources.length) % sources.length);

@@ -161,9 +161,9 @@ function equationPanel({ weights, names, setWeight, setMethod, letGo, reset }) {
     const cells = isPair ? [[query, object]] : pairs;
     title.textContent = isPair
       ? `Query ${query} with ${names[object].letter} (${names[object].text})`
-      : `All ${pairs.length} matched pairs, added up`;
+      : pairs.length === 1 ? "The one matched pair" : `All ${pairs.length} matched pairs, added up`;
     const isMatched = pairs.some(([q, o]) => q === query && o === object);
-    hint.textContent = !isPair ? "or point at a cell for one pair" : isMatched ? "matched" : "not matched";
+    hint.textContent = names.length === 0 ? "there is nothing to match" : !isPair ? "or point at a cell for one pair" : isMatched ? "matched" : "not matched";
     all.hidden = !kept;
     lines.forEach(({ line, value, product }, i) => {
       const whole = cells.reduce((sum, [q, o]) => sum + parts[q][o][i], 0);

@@ -85,7 +85,8 @@ def draw_boxes(axes: Axes, explorer: Any, picture: Image.Image, queries: list[in
 def draw_sums(axes: Axes, explorer: Any) -> None:
     """weight × value = part, added up over all pairs."""
     pairs, right = explorer.matching, MATRIX_LEFT + 400
-    axes.text(MATRIX_LEFT, 32, f"All {len(pairs)} matched pairs, added up", **TEXT, weight="bold")
+    title = "The one matched pair" if len(pairs) == 1 else f"All {len(pairs)} matched pairs, added up"
+    axes.text(MATRIX_LEFT, 32, title, **TEXT, weight="bold")
     values = sum((explorer.cost_parts()[:, query, thing] for query, thing in pairs), torch.zeros(3)).tolist()
     for line, (name, weight, value) in enumerate(zip(PARTS, explorer.weights, values)):
         words = [f"{weight:.1f} ×", f"{number(value)} =", number(weight * value)]

@@ -76,7 +76,7 @@ class MatchingReplay(Widget):
         axes["c"].set_xlabel("training step", fontsize=9)
         ticks = roomy_ticks(history.steps, least=len(records) / 16)
         titles = {
-            "o": "Who owns each object, record by record: one colour is one query.",
+            "o": "Who owns each object, record by record (the number is the query).",
             "n": "How many objects changed owner since the record before",
             "c": "Total cost of the matching",
         }

@@ -23,8 +23,10 @@ function movableBoxes({ source, names, guesses, point, boxOf, setBox }) {
   const overlay = svg("svg", { class: "overlay", role: "group", "aria-label": "predicted and true boxes" },
     ...truths.map((view) => view.ground), hull, ...predictions.map((view) => view.frame),
     ...truths.map((view) => view.frame), unmatched, ...lines, handles);
-  const element = h("figure", { class: names.length <= NAMED_OBJECTS ? "named" : "" },
-    h("div", { class: "picture" }, h("img", { src: source, alt: "", draggable: "false" }), overlay),
+  const image = h("img", { src: source, alt: "", draggable: "false" });
+  const picture = h("div", { class: "picture" }, image, overlay);
+  limitHeight(image, picture);
+  const element = h("figure", { class: names.length <= NAMED_OBJECTS ? "named" : "" }, picture,
     h("figcaption", { class: "mv-note" },
       h("div", {}, key("truth", "true object"), key("prediction", "matched query"), key("left-over", "left over")),
       h("div", {}, "Drag a box to move it, its white corner to resize it. By keyboard: Tab to a box, arrows move it, Shift + arrows resize it.")));

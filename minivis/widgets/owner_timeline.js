@@ -27,7 +27,7 @@ function timelineOf(record, image, width, actions) {
   const cells = image.names.flatMap((_, object) => stretches(image.owners, object).map(({ query, from, to }) => {
     const colour = colourOf(image, query);
     const text = query === NOBODY ? "–" : String(query);
-    const room = (to - from) * column - (column > 2.5 ? 1 : 0.5);
+    const room = Math.max(0.2, (to - from) * column - (column > 2.5 ? 1 : 0.5));
     return svg("g", { class: "mv-cell", "data-query": query, "data-object": object, "data-from": from },
       svg("rect", { x: x(from), y: rowTop(object), width: room, height: row - 3, fill: colour }),
       room > 7 * text.length + 5 // there is room for a number
@@ -60,7 +60,7 @@ function timelineOf(record, image, width, actions) {
     "aria-label": "over time: the owner of each object, how many objects changed owner, and the cost of the matching",
     onpointermove: scrub, onpointerdown: scrub, onpointerleave: () => actions.point({}),
   },
-  word("mv-label", "Who owns each object, record by record: one colour is one query.", 0, 10),
+  word("mv-label", "Who owns each object, record by record (the number is the query).", 0, 10),
   ...bands, ...names, ...cells,
   title("changed owner", bars), ...scale(bars, rows, 0), ...changes,
   title("total cost", cost), ...scale(cost, signed(most), signed(least)),

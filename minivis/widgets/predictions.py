@@ -36,7 +36,9 @@ def rounded(values: Tensor) -> list:
 
 
 def as_png(picture: Image.Image | Tensor) -> bytes:
-    """A picture of at most `LONGEST_SIDE` pixels a side, as a PNG."""
+    """A picture of at most `LONGEST_SIDE` pixels a side, as a PNG; tensors are (3, H, W)."""
+    if not isinstance(picture, Image.Image | Tensor):
+        raise TypeError(f"expected a PIL picture or a tensor (3, H, W), got {type(picture).__name__}")
     picture = (to_pil_image(picture) if isinstance(picture, Tensor) else picture).convert("RGB")
     if max(picture.size) > LONGEST_SIDE:
         picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))

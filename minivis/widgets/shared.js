@@ -41,6 +41,12 @@ function slider({ label, min, max, step, value, changed, digits = 1 }) {
   return element;
 }
 
+/** Keep a tall picture as high as a screen: `box`, which holds the image, becomes narrower. */
+function limitHeight(image, box, pixels = 480) {
+  const limit = () => { box.style.maxWidth = `${Math.round((pixels * image.naturalWidth) / image.naturalHeight)}px`; };
+  image.addEventListener("load", limit);
+}
+
 /** A function that runs at most once a frame, however often it is asked to. */
 function oncePerFrame(f) {
   let asked = false;
@@ -53,17 +59,23 @@ function oncePerFrame(f) {
 
 /** Follow a pointer from its press on `element` to its release: moved(event) is called with each step. */
 function whileDragged(element, pressed, moved, released = () => {}) {
+  let follows = false; // one pointer at a time: a second finger moves nothing
   element.addEventListener("pointerdown", (event) => {
-    if (pressed(event) === false) return;
+    if (follows || event.button !== 0 || pressed(event) === false) return;
+    follows = true;
+    const { pointerId } = event;
+    const step = (event) => { if (event.pointerId === pointerId) moved(event); };
     event.preventDefault();
-    element.setPointerCapture(event.pointerId);
-    const stop = () => {
-      element.removeEventListener("pointermove", moved);
+    element.setPointerCapture(pointerId);
+    const stop = (event) => {
+      if (event.pointerId !== pointerId) return;
+      follows = false;
+      element.removeEventListener("pointermove", step);
       element.removeEventListener("pointerup", stop);
       element.removeEventListener("pointercancel", stop);
       released();
     };
-    element.addEventListener("pointermove", moved);
+    element.addEventListener("pointermove", step);
     element.addEventListener("pointerup", stop);
     element.addEventListener("pointercancel", stop);
   });

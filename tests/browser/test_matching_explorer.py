@@ -125,7 +125,7 @@ def test_the_assignment_costs_what_scipys_does(open_widget):
 
 
 def test_the_assignment_of_a_generic_matrix_is_scipys(open_widget):
-    cases = [np.random.default_rng(seed).normal(size=(seed % 12 + 1, seed % 7 + 1)) for seed in range(200)]
+    cases = [np.random.default_rng(seed).normal(size=(seed % 12 + 1, seed % 7 + 1)) for seed in range(1200)]
     page = open_widget(MatchingExplorer.toy())
     solved = page.evaluate("(cases) => cases.map(widget.optimal)", [cost.tolist() for cost in cases])
     for cost, pairs in zip(cases, solved):

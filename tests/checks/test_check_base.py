@@ -101,7 +101,7 @@ def test_an_operation_that_torch_does_not_have_is_an_error_and_no_stub():
         (lambda numbers: numbers, "It stops with TypeError"),
         (lambda numbers, weights: "3", "Work this case out"),
         (lambda numbers, weights: torch.tensor(torch.nan), "Work this case out"),
-        (lambda numbers, weights: mean(numbers, weights)[None], "Work this case out"),
+        (lambda numbers, weights: mean(numbers, weights)[None], "you give numbers of shape (1,), expected is one"),
         (lambda numbers, weights: mean(numbers, weights.div_(2)), "changes its input `weights`"),
         (torch.tensor(3.0), "without brackets"),
     ],
@@ -144,3 +144,14 @@ def test_long_messages_are_broken_into_lines(capsys):
     check = Check("f", lambda x: x, [{"x": 1}], {}, why="word " * 60)
     text = said(capsys, lambda x: x, check)
     assert max(map(len, text.splitlines())) <= 100 and text.count("word") == 60
+
+
+def test_right_numbers_in_a_wrong_form_are_told_so():
+    half = Check("half", solution=lambda x: x.sum() / 2, cases=[{"x": torch.ones(4)}], mistakes={}, why="Half.")
+    verdict = half.verdict(lambda x: x.sum()[None] / 2)
+    assert verdict.message == (
+        "The numbers are right, but not their form: you give numbers of shape (1,), expected is one number."
+    )
+    pair = Check("pair", solution=lambda x: (x, x + 1), cases=[{"x": torch.ones(4)}], mistakes={}, why="Two.")
+    assert "expected is 2 values" in pair.verdict(lambda x: torch.stack([x, x + 1])).message
+    assert "form" not in pair.verdict(lambda x: torch.stack([x, x])).message
