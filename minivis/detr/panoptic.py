@@ -174,7 +174,7 @@ class DETRsegm(nn.Module):
         self.mask_head = MaskHeadSmallConv(d_model + heads, channels, d_model)
         self.num_classes, self.num_queries = detr.num_classes, detr.num_queries
         if hasattr(detr, "config"):
-            self.config = PanopticConfig(**detr.config.to_dict(), mask_stride=mask_stride)
+            self.config = PanopticConfig(**detr.config.to_dict() | {"mask_stride": mask_stride})
         if freeze_detr:
             detr.requires_grad_(False)
             detr.eval()
@@ -216,9 +216,11 @@ class DETRsegm(nn.Module):
     ) -> Float[Tensor, "pairs height width"]:
         """The mask logits of the queries asked for, as `forward` gives them for all.
 
-        outputs, inputs = model.detect(images)
-        sure = outputs["pred_logits"].softmax(-1)[..., :-1].amax(-1) > 0.85
-        masks = model.masks_of(inputs, *sure.nonzero(as_tuple=True))
+        Those that are sure of an object:
+
+            outputs, inputs = model.detect(images)
+            sure = outputs["pred_logits"].softmax(-1)[..., :-1].amax(-1) > 0.85
+            masks = model.masks_of(inputs, *sure.nonzero(as_tuple=True))
         """
         image, query = (index.to(inputs.x.device) for index in (image, query))
         return self.mask_head.of_pairs(inputs.x, inputs.attention[image, query], inputs.fpns, image)
