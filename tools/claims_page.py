@@ -9,9 +9,11 @@ INTRODUCTION = """\
 # The claims ledger
 
 The course follows a document on DETR, CLIP and DINO, and puts each of its claims to a test. Here is what became of
-them: {verdicts}. The notebook in the last column shows how it was measured. Numbers are means over at
-least three seeds with the lowest and the highest in brackets (`minivis experiment ID` repeats them), or are printed by
-that notebook. This page is written by `make claims`.
+them: {verdicts}.
+
+The notebook in the last column shows how it was measured. Numbers are printed by that notebook, or they are means over
+at least three seeds with the lowest and the highest in brackets. `minivis experiment ID` runs these anew; on another
+kind of processor the same seed gives another training. This page is written by `make claims`.
 
 """
 

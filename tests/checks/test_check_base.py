@@ -101,7 +101,10 @@ def test_an_operation_that_torch_does_not_have_is_an_error_and_no_stub():
         (lambda numbers: numbers, "It stops with TypeError"),
         (lambda numbers, weights: "3", "Work this case out"),
         (lambda numbers, weights: torch.tensor(torch.nan), "Work this case out"),
-        (lambda numbers, weights: mean(numbers, weights)[None], "you give numbers of shape (1,), expected is one"),
+        (
+            lambda numbers, weights: mean(numbers, weights)[None],
+            "you give numbers of shape (1,), expected is one",
+        ),
         (lambda numbers, weights: mean(numbers, weights.div_(2)), "changes its input `weights`"),
         (torch.tensor(3.0), "without brackets"),
     ],
@@ -147,7 +150,9 @@ def test_long_messages_are_broken_into_lines(capsys):
 
 
 def test_right_numbers_in_a_wrong_form_are_told_so():
-    half = Check("half", solution=lambda x: x.sum() / 2, cases=[{"x": torch.ones(4)}], mistakes={}, why="Half.")
+    half = Check(
+        "half", solution=lambda x: x.sum() / 2, cases=[{"x": torch.ones(4)}], mistakes={}, why="Half."
+    )
     verdict = half.verdict(lambda x: x.sum()[None] / 2)
     assert verdict.message == (
         "The numbers are right, but not their form: you give numbers of shape (1,), expected is one number."
