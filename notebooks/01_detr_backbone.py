@@ -14,14 +14,14 @@
 # **Time:** about 60 minutes to read and try; the cells run in about a minute on two CPU cores.
 # **You need:** notebook 00, and PyTorch as far as `nn.Module` and convolutions. No GPU, no network.
 #
-# DETR's transformer never sees a pixel. It reads a few dozen or a few hundred vectors, and everything the detector will ever say must be in
-# them. This page is about where they come from. When you have finished it you can
+# DETR's transformer never sees a pixel. It reads a sequence of vectors (64 in this page's model, some 850 in the paper's), and everything the
+# detector will ever say must be in them. This page is about where they come from. When you have finished it you can
 #
 # 1. say how many cells a feature map has, how far each of them sees, and how much less it really looks at;
 # 2. build a stage of a backbone, and tell what deeper stages know that shallower ones do not;
 # 3. explain why DETR freezes its batch norm, and what goes wrong when it is frozen too early;
-# 4. batch pictures of different sizes, and name the three places where the padding mask is needed;
-# 5. build sine positions by hand, and read distances off their dot products.
+# 4. batch pictures of different sizes, and name the two places where the padding mask is needed, and the one where the picture's size is;
+# 5. build sine positions by hand, and say what their dot products tell and what they do not.
 #
 # **In the document:** the sections "CNN-backbone" and the beginning of "Transformer part 1". Its statements D1, D2, D3 and a part of D10 are put
 # to the test below.
@@ -54,15 +54,16 @@ print(f"device: {device}, seed: {SEED}")
 # %% [markdown]
 # ## The question
 #
-# Here is a scene as a trained detector's transformer gets it: an 8 × 8 grid, and in each cell 128 numbers. **What does one cell know?**
+# Here is a scene as a trained detector's transformer gets it: a map of 8 × 8 places, with 128 numbers at each. One place is a **cell**,
+# `features[b, :, row, column]`. Under it lies its **patch**, here 16 × 16 pixels. **What does one cell know?**
 #
 # Point at cells. The picture is bright where a pixel moves the cell's numbers, and dim where it does not. On the right are the eight channels
-# that are highest there, each as a map of its own.
+# that are highest there. (A *channel* is one of the 128 numbers, seen over all cells: a map of its own.)
 #
-# - Put the cell on an edge of the ring, then into the middle of the large circle. Which channels change?
-# - Go from stride 16 to 8, 4 and 2. Where do the maps begin to look like the picture?
-# - The dashed square is the *receptive field*: all that the cell's convolutions can reach. At stride 16 it is larger than the picture. Is it all
-#   used?
+# - Click on a cell on the left rim of the ring, then point into the middle of the large circle. How many of the eight channels are new?
+# - Go from stride 16 to 8, 4 and 2. (*Stride*: pixels from one cell to the next.) Where do the maps begin to look like the picture?
+# - The dashed square is the *receptive field*: all that the cell's convolutions can reach. At stride 16 it is 143 pixels wide, wider than the
+#   picture. Is it all used? And what becomes of it in a corner?
 
 # %%
 from minivis.data.scenes import load_shipped_scenes
@@ -76,18 +77,26 @@ explorer = FeatureExplorer(model, scenes.scene_image(SCENE))
 explorer
 
 # %% [markdown]
+# <details><summary>What you should have seen</summary>
+#
+# - Most are new. A cell on the ring and one in the circle have little in common, as far as the highest channels go.
+# - At stride 4 you see outlines, at stride 2 whole shapes. At stride 16 a bright cell says that something is there, and draws nothing.
+# - No: what is bright is a spot around the cell. In the corner the field is cut off: of its 143 × 143 pixels 72 × 72 lie in the picture. And
+#   the channels that are highest in a corner are bright along the picture's border. Remember that: it comes back in "Train it".
+# </details>
+#
 # **Predict before you run on.** Write your answers down.
 #
-# 1. A cell of the last map stands for 16 × 16 pixels, and its field reaches over the whole picture. What share of the pixels holds half of all
-#    that moves it: nearly half, a tenth, or less than a twentieth?
+# 1. A cell of the last map stands for 16 × 16 pixels, and its field is wider than the picture. Let every pixel tremble a little, all alike and
+#    each by itself; then the cell trembles too. What share of the pixels holds half of the cell's variance: nearly half of them, a tenth, or less
+#    than a twentieth?
 # 2. The detector was trained to name shapes and draw boxes. Nobody asked it for colours. Could you still read an object's colour off the last
 #    map?
 #
 # <details><summary>Answers</summary>
 #
-# 1. Less than a twentieth. The widget says it in pixels: a few hundred at most, of 16,384. They lie on edges near the cell.
-# 2. Hardly. You will measure it in "Train it": the first map has the colour and not the shape, the last one the shape and not the colour. A
-#    network that is trained for one thing forgets what it has no use for.
+# 1. Less than a twentieth. The widget says it in pixels: a few hundred at most, of 16,384. They lie near the cell.
+# 2. Hardly. You will measure it in "Train it": the first map has the colour and little of the shape, the last one the shape and not the colour.
 # </details>
 
 # %% [markdown]
@@ -144,8 +153,8 @@ assert counted[1].tolist() == [0, 1, 1, 2, 1, 2, 1, 1, 0]
 # - **Fields overlap.** Cells lie 4 pixels apart and see 7 each.
 # - **The field grows by the stride.** A kernel of $k$ cells reaches over $k-1$ steps, and each is as long as the stride so far:
 #   $r \leftarrow r + (k-1)\,s$. Here $1 \to 3 \to 7$.
-# - **The middle counts more.** There are two ways from pixel 3 to cell 1, and one from pixel 1. With more layers there are many more ways to the
-#   middle than to the rim.
+# - **Near the middle counts more, on average.** There are two ways from pixel 3 to cell 1, and one from pixel 1. Only on average: pixel 4, in
+#   the very middle, counts once. It lies under the middle of one kernel, while 3 and 5 lie where two kernels overlap.
 #
 # And a detail that bites people: cell 1 is centred on pixel 4, the *first* of its four pixels 4 to 7, and not on their middle. You have seen it
 # in the widget: the dashed square does not lie evenly around the white one.
@@ -159,7 +168,16 @@ assert counted[1].tolist() == [0, 1, 1, 2, 1, 2, 1, 1, 0]
 # $$h = \mathrm{ReLU}(\mathrm{norm}(\mathrm{conv}_{3\times3,\ \text{stride}\ 2}(x))), \qquad
 # y = \mathrm{ReLU}\bigl(h + \mathrm{norm}(\mathrm{conv}(\mathrm{ReLU}(\mathrm{norm}(\mathrm{conv}(h)))))\bigr)$$
 #
-# Below are those lines, with the trained weights put in by name.
+# The norm is **group norm** here: channels are put into groups, and of each group one mean and one standard deviation are taken, over the whole
+# map of one picture. The weights have names that say where they belong: `0.0` is the convolution with stride 2 and `0.1` its norm, `1.branch` the
+# residual block (its `2` is a ReLU, which has no weights).
+
+# %%
+for name, weight in model.backbone.stages[1].state_dict().items():
+    print(f"{name:17} {tuple(weight.shape)}")
+
+# %% [markdown]
+# Those lines in code, with the trained weights put in by name:
 
 # %%
 
@@ -169,7 +187,7 @@ def stage(x, weights):
 
     def conv_norm(x, conv, norm, stride=1):
         x = F.conv2d(x, weights[f"{conv}.weight"], stride=stride, padding=1)
-        groups = min(32, x.shape[1] // 4)
+        groups = min(32, x.shape[1] // 4)  # of four channels each
         return F.group_norm(x, groups, weights[f"{norm}.weight"], weights[f"{norm}.bias"])
 
     h = F.relu(conv_norm(x, "0.0", "0.1", stride=2))
@@ -206,7 +224,8 @@ print("the same; the first stage has most of the numbers, and the last is what D
 # %% [markdown]
 # ### How far does a cell see?
 #
-# First by counting, with the rule you found by hand. The package counts along the network's own layers:
+# First by counting, with the rule you found by hand. The package counts along the network's own layers. (The *stem* is what lies before the first
+# stage: in a ResNet a convolution and a pooling, in `detr-mini` nothing.)
 
 # %%
 from minivis.detr.receptive_field import effective_field, pixels_with_half, receptive_fields
@@ -219,9 +238,10 @@ for field in receptive_fields(model.backbone):
 
 # %% [markdown]
 # This is the **theoretical** field: beyond it no convolution reaches. How much of it is used? Ask the gradient. If a pixel's value moves by a
-# little, by how much does the cell move? Luo et al. (2016) called the answer the **effective** receptive field.
+# little, by how much does the cell move (the sum of its channels)? Luo et al. (2016) called the answer the **effective** receptive field.
 #
-# For one cell of each stage, all near the same place of the scene (brighter moves the cell more; the dashes are what was counted):
+# For one cell of each stage, all near the same place of the scene: brighter moves the cell more (colours show the square root, so that faint
+# things are seen), and the dashes are what was counted. At stride 2 they are 3 pixels wide: see the inset.
 
 # %%
 import matplotlib.pyplot as plt
@@ -244,19 +264,58 @@ for level, (field, axis) in enumerate(zip(receptive_fields(model.backbone), axes
         f"stride {field.stride}: half in {pixels_with_half(moved).item()} px", fontsize=9
     )
     axis.set(xticks=[], yticks=[], xlim=(0, 128), ylim=(128, 0))
+    if level == 0:
+        inset = axis.inset_axes((0.52, 0.52, 0.46, 0.46))
+        inset.imshow(moved[0], cmap="viridis", extent=(0, 128, 128, 0))
+        inset.add_patch(Rectangle((left, top), field.size, field.size, **frame))
+        inset.set(xticks=[], yticks=[], xlim=(left - 3, left + 6), ylim=(top + 6, top - 3))
+        inset.spines[:].set_color("white")
 show(
     figure,
     "Four maps of how much each pixel moves one cell, at strides 2, 4, 8 and 16: a bright spot "
     "that grows from stage to stage, and stays far smaller than the dashed field.",
 )
-assert max(explorer.stages[-1]["half"]) < 0.05 * 128 * 128
 
 # %% [markdown]
-# The title of each panel says in how few pixels half of the field lies, its squares added up. (If every pixel trembles a little, half of the
-# cell's trembling comes from these.) **For none of the 64 cells of the last map is it more than a twentieth of the picture.** A field as large
-# as the picture does not make a cell see the picture. Relations between far apart things are left to the transformer.
+# The title of each panel answers the first prediction: sort the pixels by their squared gradient, the largest first, and count until half of the
+# sum is reached. (If all tremble alike, variances add up, and a pixel's share of the cell's variance is its squared gradient.)
 #
-# Now look closely at the third panel. Outside of the dashes it is not quite dark. Did we count wrongly?
+# That was one cell. Now all 64 of the last map:
+
+# %%
+places = [(row, column) for row in range(8) for column in range(8)]
+gradients = effective_field(model.backbone, scene, 3, places)  # (64, 128, 128)
+shares = gradients.square() / gradients.square().sum((1, 2), keepdim=True)  # of a cell's variance
+
+near = [
+    share[max(0, 16 * row - 16) : 16 * row + 32, max(0, 16 * column - 16) : 16 * column + 32].sum()
+    for share, (row, column) in zip(shares, places, strict=True)
+]
+x = scene.pixels[0]  # where is the picture steep?
+across, down = x[:, 1:-1, 2:] - x[:, 1:-1, :-2], x[:, 2:, 1:-1] - x[:, :-2, 1:-1]
+steep = F.pad((across.square() + down.square()).sum(0), (1, 1, 1, 1))
+steepest = steep >= steep.flatten().quantile(0.9)
+
+half = pixels_with_half(gradients) / 128**2
+half_unsquared = pixels_with_half(gradients.sqrt()) / 128**2  # it squares what it gets
+print(f"half of the variance: {half.mean():.1%} of the pixels")
+print(f"half of the gradients, not squared: {half_unsquared.mean():.0%} of the pixels")
+print(
+    f"in the cell's patch and the eight around it: {torch.stack(near).mean():.0%} of the variance"
+)
+print(
+    f"in the tenth of the pixels with the steepest edges: {shares[:, steepest].sum(1).mean():.0%}"
+)
+assert half.max() < 0.05 and 0.05 < half_unsquared.mean() < 0.15
+assert torch.stack(near).mean() > 0.7 and shares[:, steepest].sum(1).mean() < 0.2
+
+# %% [markdown]
+# **For none of the 64 cells is it more than a twentieth of the picture**, and most of it lies near. Not on edges, though, as one might think:
+# they get little more than their share. (The number depends on the squares. Add up the gradients themselves, and half of them takes some ten times
+# as many pixels: still far from half of the picture.) A field as large as the picture does not make a cell see the picture. Relations between
+# things that lie far apart are left to the transformer.
+#
+# Now look closely at the third panel above. Outside of the dashes it is not quite dark. Did we count wrongly?
 
 # %%
 from minivis.detr.receptive_field import share_outside
@@ -290,10 +349,10 @@ print(
 # ## Why DETR's batch norm is frozen
 #
 # A ResNet normalises with **batch norm**: $y = \frac{x-\mu}{\sqrt{\sigma^2+\varepsilon}}\,\gamma + \beta$, for each channel. In training $\mu$
-# and $\sigma^2$ are those of the batch at hand. So what a picture becomes depends on the company it is in. With large batches that hardly
-# matters. Detectors take large pictures and few of them: the paper has 4 on each GPU.
+# and $\sigma^2$ are those of the batch at hand. So what becomes of a picture depends on the others in its batch. With many of them that hardly
+# matters. But detectors take large pictures and few of them: the paper has 4 on each GPU.
 #
-# How much does it matter? Take one picture, put it into 30 different batches of each size, and see how far its normalised values spread.
+# How much does it matter? Take one picture, put it into 30 different batches of each size, and see how far its normalised values wobble.
 
 # %%
 with torch.inference_mode():
@@ -305,16 +364,18 @@ chance = torch.Generator().manual_seed(SEED)
 for size in sizes:
     seen = []
     for _ in range(30):
-        company = torch.randint(1, 100, (size - 1,), generator=chance).tolist()
-        seen.append(F.batch_norm(unnormalised[[0, *company]], None, None, training=True)[0])
+        others = torch.randint(1, 100, (size - 1,), generator=chance).tolist()
+        seen.append(F.batch_norm(unnormalised[[0, *others]], None, None, training=True)[0])
     seen = torch.stack(seen)  # (30, 128, 16, 16): the same picture 30 times
     spreads.append((seen.std(0).mean() / seen.std()).item())
 
 figure, axis = plt.subplots(figsize=(5.5, 2.8))
 axis.loglog(sizes, [100 * spread for spread in spreads], "o-", color="#0072B2", label="measured")
 chance_says = [100 * spreads[0] * 2 * (n - 1) ** 0.5 / n for n in sizes]
-axis.loglog(sizes, chance_says, ":", color="#999999", label="√(n − 1) / n")
-axis.set(xlabel="pictures in the batch", ylabel="% of the values' spread")
+axis.loglog(
+    sizes, chance_says, ":", color="#999999", label="√(n − 1) / n, scaled to the first point"
+)
+axis.set(xlabel="n, pictures in the batch", ylabel="wobble, in % of\nthe spread of all values")
 axis.set_xticks(sizes, sizes)
 axis.set_yticks([1, 2, 5, 10, 20], [1, 2, 5, 10, 20])
 axis.minorticks_off()
@@ -327,8 +388,11 @@ show(
 )
 
 # %% [markdown]
-# In a batch of two, a picture's features tremble several times as much as in a batch of 64, and for no reason that lies in the picture. (The
-# dotted line is pure chance: of $n$ pictures $n-1$ are drawn.) Averages that are collected from such batches are poor as well.
+# In a batch of two, a picture's features wobble several times as much as in a batch of 64, and for no reason that lies in the picture.
+#
+# The dotted line is pure chance. The mean is one $n$-th of this picture, which stays, and of $n-1$ random ones; their sum spreads by
+# $\sqrt{n-1}$, and it is divided by $n$. This is also why 4 is hardly better than 2: of two pictures, half of the mean is the picture itself and
+# stays where it is.
 #
 # DETR's answer: **stop**. The backbone comes from ImageNet with good averages and gains. They become constants:
 
@@ -356,9 +420,7 @@ total = count(full.parameters())
 trained = count(p for p in full.parameters() if p.requires_grad)
 constants = count(full.backbone.buffers())
 print(f"DETR with ResNet-50: {total:,} parameters, {trained:,} of them trained")
-print(
-    f"not trained: {total - trained:,}, the stem and the first stage, which find edges and colours"
-)
+print(f"not trained: {total - trained:,}, the first convolution and the first stage")
 print(
     f"constants in its frozen batch norms: {constants:,}, four for each of {constants // 4:,} channels"
 )
@@ -403,13 +465,17 @@ axis.legend()
 show(
     figure,
     "Size of the features after each residual block of untrained ResNets, logarithmic: with frozen "
-    "batch norm it grows with every block, most in ResNet-101; with group norm it stays near one.",
+    "batch norm it grows from block to block, most in ResNet-101; with group norm it climbs to about "
+    "three and falls back to one where a stage begins.",
 )
 
 # %% [markdown]
+# Through ResNet-101 they grow by a factor of some ten thousand, through ResNet-50 by some tens: that is no catastrophe in itself, but nothing
+# normalises it. With group norm they climb slowly, since every block adds a branch of size one, and fall back where a new stage begins: there the
+# shortcut is normalised too.
+#
 # So: frozen batch norm belongs to *pretrained* weights. Whoever trains from nothing takes a norm that does its own work. `detr-mini` has **group
-# norm** (Wu and He, 2018): mean and spread of a group of channels of *one* picture. Company does not matter to it, so batches may be as small as
-# you like. What it costs comes next.
+# norm** (Wu and He, 2018). To it the other pictures of a batch do not matter, so batches may be as small as you like. What it costs comes next.
 #
 # ## Pictures of different sizes: padding and its mask
 #
@@ -460,52 +526,80 @@ print("cells of the picture's own in the last map:", (~small_masks[-1][1]).sum()
 # *first* pixel is: in the last row and column most of it may be padding.
 #
 # Nobody told the convolutions about the mask. So does the padding change the features of the picture itself? Take a picture alone, and once more
-# as the smaller one of a batch, in two ResNets of random weights. In the corner that lies farthest from the padding:
+# as the smaller one of a batch, in two ResNet-18 of random weights. We compare the cell in the left upper corner, farthest from the padding, and
+# all cells of the picture:
 
 # %%
 alone = as_image_batch(pixels[:1])
 padded = as_image_batch([pixels[0], torch.zeros(3, 256, 256)])
+corner = {}
 for norm in ("frozen", "group"):
     torch.manual_seed(SEED)
     backbone = ResNetBackbone("resnet18", norm).eval()
     with torch.inference_mode():
-        before, after = backbone(alone), backbone(padded)
-    # The second stage's field, 99 pixels, does not reach from the corner cell to the padding.
-    corner_before, corner_after = before[1].features[0, :, 0, 0], after[1].features[0, :, 0, 0]
-    change = ((corner_before - corner_after).norm() / corner_before.norm()).item()
-    print(f"{norm:6} norm: the corner cell changes by {100 * change:.0f} %")
-    assert change < 1e-4 if norm == "frozen" else change > 0.1
+        levels = zip(receptive_fields(backbone), backbone(alone), backbone(padded), strict=True)
+    print(f"{norm} norm")
+    for field, before, after in levels:
+        before = before.features[0]
+        after = after.features[0, :, : before.shape[1], : before.shape[2]]
+        change = (after - before).norm(dim=0) / before.norm(dim=0)
+        corner[norm, field.stride] = change[0, 0].item()
+        print(
+            f"  stride {field.stride:2}, field {field.size:3}: the corner changes by "
+            f"{change[0, 0]:4.0%}, all cells by {change.mean():4.0%} on average"
+        )
+assert max(corner["frozen", stride] for stride in (4, 8, 16)) < 1e-4 < 0.03 < corner["frozen", 32]
+assert min(corner["group", stride] for stride in (4, 8, 16, 32)) > 0.3
 
 # %% [markdown]
-# With **frozen** batch norm a cell is changed only if its field touches the padding. With **group** norm every cell is, because the padding
-# enters mean and spread. DETR has the first, `detr-mini` the second. This is its price, and we shall see it in AP.
+# A **frozen** batch norm is *local*: a cell is changed only if its convolutions reach the padding. From the corner they do not, until the last
+# map. But that is the map DETR reads, and there every field reaches the padding, so no cell is immune. With **group** norm all cells change in all
+# stages, because the padding enters mean and deviation. DETR has the first, `detr-mini` the second. This is its price, and we shall see it
+# in AP. (Random weights: how much a *trained* backbone minds, only AP can tell.)
 #
 # ## Where a cell lies: sine positions
 #
 # Attention takes a *set* of vectors: shuffle the cells, and each gets the same answer as before (notebook 02 shows it). So each cell must say
 # where it lies. DETR turns the two coordinates into waves. Three steps:
 #
-# 1. Count the cells that are not padding, down each column and along each row; scale the last one to $2\pi$. That is $y$ and $x$.
+# 1. Count the cells that are not padding, down each column and along each row; divide by the last count, times $2\pi$. The result is $y$ (down)
+#    and $x$ (along).
 # 2. Turn each coordinate into $d/4$ pairs of sine and cosine. Pair $i$ turns more slowly than the one before:
 #
 #    $$\bigl(\sin(x/T^{\,4i/d}),\ \cos(x/T^{\,4i/d})\bigr), \qquad i = 0, \dots, d/4 - 1$$
 #
 # 3. Put the half for $y$ before the half for $x$.
+#
+# First for one row of eight cells, with $d = 128$ and $T = 20$: there are 32 pairs, of which we look at 0 and 8.
 
 # %%
 import math
 
+x = 2 * math.pi * torch.arange(1, 9) / 8
+print("cell     " + "".join(f"{cell:7}" for cell in range(8)))
+print("x        " + "".join(f"{value:7.2f}" for value in x))
+for i in (0, 8):
+    angle = x / 20 ** (i / 32)
+    print(f"pair {i}: each step turns by {360 / 8 / 20 ** (i / 32):.0f} degrees")
+    print("  sin    " + "".join(f"{value:7.2f}" for value in angle.sin().round(decimals=2) + 0.0))
+    print("  cos    " + "".join(f"{value:7.2f}" for value in angle.cos().round(decimals=2) + 0.0))
 
+
+# %% [markdown]
+# Pair 0 goes once around the circle over the row, and so ends where it would have begun. Pair 8 comes not even half around: no two of its cells
+# are alike. Now for both coordinates and a whole batch:
+
+# %%
 def sine_positions(padding_mask, d, temperature):
     """(B, H, W) -> (B, d, H, W)"""
     inside = (~padding_mask).float()
     y, x = inside.cumsum(1), inside.cumsum(2)  # 1, 2, 3, ...
     y = 2 * math.pi * y / (y[:, -1:, :] + 1e-6)
     x = 2 * math.pi * x / (x[:, :, -1:] + 1e-6)
-    wavelength = temperature ** (torch.arange(d // 4) / (d // 4))
+    slower = temperature ** (torch.arange(d // 4) / (d // 4))  # 1 for pair 0, nearly T for the last
     halves = []
     for coordinate in (y, x):
-        angle = coordinate[..., None] / wavelength  # (B, H, W, d/4)
+        angle = coordinate[..., None] / slower  # (B, H, W, d/4)
         halves.append(torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(3))
     return torch.cat(halves, dim=-1).permute(0, 3, 1, 2)
 
@@ -537,18 +631,23 @@ show(
 )
 
 # %% [markdown]
-# ### Dot products tell the distance
+# How does it reach a cell's vector? It is *added*, and not only once: every attention layer adds it to the vectors of which it makes queries and
+# keys, the two sides of its dot products (notebook 02).
+#
+# ### What the dot product of two positions tells
 #
 # Attention compares by dot products. What is the dot product of two positions? For each pair $\sin a \sin b + \cos a \cos b = \cos(a-b)$. So the
-# sum is $\sum_i \cos(\Delta y/T^{4i/d}) + \sum_i \cos(\Delta x/T^{4i/d})$: it depends on the **difference** of the two places, and on nothing
-# else.
+# sum is $\sum_i \cos(\Delta y/T^{4i/d}) + \sum_i \cos(\Delta x/T^{4i/d})$. It knows nothing but the two **differences**, counted in fractions of
+# the picture.
 
 # %%
 open_map = torch.zeros(1, 16, 16, dtype=torch.bool)
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.9), width_ratios=(1.6, 1, 1))
+products = {}
 for temperature, colour, axis in ((20, "#0072B2", axes[1]), (10_000, "#D55E00", axes[2])):
     codes = sine_positions(open_map, 128, temperature)[0].flatten(1).T  # (256, 128)
     product = (codes @ codes.T / 64).view(16, 16, 16, 16)  # 1 for a cell with itself
+    products[temperature] = product
     along = product[8, 0, 8]  # from the left end of a row to each of its cells
     assert torch.allclose(along[:8], product[3, 5, 3, 5:13], atol=1e-5)  # the same from anywhere
     axes[0].plot(along, "o-", markersize=3, color=colour, label=f"T = {temperature:,}")
@@ -559,15 +658,42 @@ axes[0].set(xlabel="cells apart, in one row", ylabel="dot product / (d/2)", ylim
 axes[0].legend()
 show(
     figure,
-    "Left: the dot product of two positions falls with their distance, faster with T = 20 than with "
-    "T = 10,000. Right: the product of one cell with all others as a map: a hill around the cell, "
-    "steep for T = 20 and flat for 10,000.",
+    "Left: the dot product of two positions falls with their distance and flattens at the end, lower "
+    "with T = 20 than with T = 10,000. Right: the product of one cell with all others as a map: a "
+    "hill around the cell, steep for T = 20 and flat for 10,000.",
 )
+near, far = products[20][0, 0, 5, 5].item(), products[20][0, 0, 0, 7].item()
+print(f"5 down and 5 along: {near:.2f}; 7 along: {far:.2f}")
+print(
+    "7 to the left and 7 to the right: the same,",
+    products[20][8, 8, 8, 1].allclose(products[20][8, 8, 8, 15]),
+)
+assert near < far and products[10_000][8, 0, 8, 15] > products[10_000][8, 0, 8, 13]
 
 # %% [markdown]
-# A hill around the cell. With the paper's $T = 10{,}000$ it is so flat because most waves are longer than the picture: all coordinates lie in
-# $0..2\pi$, and a pair with $T^{4i/d} = 100$ turns through a hundredth of a circle. The projections of queries and keys are learned, so DETR can
-# still pick out the fast pairs. On the small map of `detr-mini` few would be left, so it takes $T = 20$.
+# A hill around the cell. But it is not simply "the nearer, the higher":
+#
+# - It is **no function of the distance**: 5 down and 5 along is about as far as 7 along (7.07 cells), and has less.
+# - It is **flat at the far end**, and with $T = 10{,}000$ it even rises a little: pair 0 has come once around, and $\cos 2\pi = 1$.
+# - **The sign is lost**: cosines do not tell left from right. The projections of queries and keys, which are learned, can turn the pairs and so
+#   tell it.
+#
+# ### Why T = 20
+#
+# All coordinates end at $2\pi$, however large the map. A pair with $T^{4i/d} = 100$ turns through a hundredth of a circle over the whole picture:
+# it hardly tells two cells apart. How many pairs turn by more than a quarter?
+
+# %%
+turning = {}
+for d, temperature in ((256, 10_000), (128, 10_000), (128, 20)):
+    turns = temperature ** -(torch.arange(d // 4) / (d // 4))  # over the whole picture
+    turning[d, temperature] = (turns > 0.25).sum().item()
+    print(f"d = {d}, T = {temperature:6,}: {turning[d, temperature]:2} of {d // 4} pairs")
+assert list(turning.values()) == [10, 5, 15]
+
+# %% [markdown]
+# The paper's $T = 10{,}000$ spreads few useful pairs among many that are nearly constant. With the paper's $d = 256$ ten are left for each
+# coordinate, and DETR can learn to pick them out. With the $d = 128$ of `detr-mini` five would be left: so it takes $T = 20$.
 #
 # ## The document, put to the test
 #
@@ -611,7 +737,8 @@ with torch.inference_mode():
 
 # %% [markdown]
 # **Corrected.** (A one-dimensional convolution with kernel 1 over the flattened cells would compute the same numbers. But it is not what is
-# there, and the words suggest that neighbours are mixed. They are not.)
+# there, and the words suggest that neighbours are mixed. They are not.) In DETR it brings 2048 channels down to 256. Here $C$ and $d$ are both
+# 128, so nothing is brought down; it stays, as it does in DETR, to mix channels and to make numbers of both signs of what comes out of a ReLU.
 #
 # ### D3 · The map is converted "into a 1D vector"
 #
@@ -642,8 +769,9 @@ for name, positions in (("sine", SinePositions(256)), ("learned", LearnedPositio
     print(f"{name:8} {count(positions.parameters()):6,} parameters")
 
 # %% [markdown]
-# DETR's default has none. The learned ones are a row table and a column table with 50 entries each, so a map of more than 50 cells a side has no
-# code at all. What each of them is worth in training, and what happens without any, is measured in notebook 02.
+# **Corrected, in part.** DETR's default has nothing to learn. The learned ones, an option, are a row table and a column table with 50 entries
+# each, so a map of more than 50 cells a side has no code at all. What each of them is worth in training, and what happens without any, is the
+# other part: notebook 02 measures it.
 
 # %% [markdown]
 # ## Train it: what does a stage know?
@@ -659,20 +787,25 @@ for name, positions in (("sine", SinePositions(256)), ("learned", LearnedPositio
 from minivis.experiments.probing import vectors_of_objects
 
 
-def probe(vectors, labels, is_test, steps=200):
-    """Trains one matrix on some objects; the share of the others that it names rightly."""
+def probe(vectors, labels, is_test, hidden=0, steps=200):
+    """Trains one matrix (with `hidden` two) on some vectors; which of the others it names rightly."""
     vectors = (vectors - vectors[~is_test].mean(0)) / (vectors[~is_test].std(0) + 1e-5)
-    linear = torch.nn.Linear(vectors.shape[1], int(labels.max()) + 1)
-    torch.nn.init.zeros_(linear.weight)
-    optimizer = torch.optim.Adam(linear.parameters(), lr=0.05)
+    wide, classes = vectors.shape[1], int(labels.max()) + 1
+    net = torch.nn.Linear(wide, classes)
+    if hidden:
+        net = torch.nn.Sequential(
+            torch.nn.Linear(wide, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, classes)
+        )
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01 if hidden else 0.05)
     for _ in range(steps):
-        loss = F.cross_entropy(linear(vectors[~is_test]), labels[~is_test])
-        loss = loss + 1e-3 * linear.weight.square().sum()
+        loss = F.cross_entropy(net(vectors[~is_test]), labels[~is_test])
+        loss = loss + 1e-3 * sum(
+            matrix.square().sum() for matrix in net.parameters() if matrix.ndim == 2
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    right = linear(vectors[is_test]).argmax(1) == labels[is_test]
-    return right.float().mean().item()
+    return net(vectors[is_test]).argmax(1) == labels[is_test]
 
 
 torch.manual_seed(SEED)
@@ -682,7 +815,9 @@ for name, backbone in (("trained", model.backbone), ("random weights", blank.bac
     seen[name] = found = vectors_of_objects(backbone)
     is_test = found.scenes >= 350  # objects of other scenes
     for question, labels in (("shape", found.shapes), ("colour", found.colours)):
-        knows[name, question] = [probe(level, labels, is_test) for level in found.levels]
+        knows[name, question] = [
+            probe(level, labels, is_test).float().mean().item() for level in found.levels
+        ]
 print(f"{(~is_test).sum()} objects to learn from, {is_test.sum()} others to be asked about")
 
 # %%
@@ -714,13 +849,84 @@ assert colour[0] > 0.7 and colour[-1] < 0.35 and knows["random weights", "colour
 # %% [markdown]
 # Read the two curves against each other.
 #
-# - **Shape comes with depth.** A pixel knows nothing of the shape it lies in. At stride 8 and 16, one cell's vector names it nearly always. Not
-#   because of depth alone: random weights never get there.
+# - **Shape comes with depth.** A pixel knows next to nothing of the shape it lies in, and the first stage little. At stride 8 and 16, one cell's
+#   vector names it nearly always. Not because of depth alone: random weights never get there.
 # - **Colour goes.** The first stage has it. From the last a linear probe reads no more than a guess. Random weights still let it read half of
-#   the colours. So it is *training* that hides it: a detector of shapes has no use for colours, and 128 numbers have better things to hold.
+#   the colours. So it is *training* that hides it: a detector of shapes has no use for colours.
 #
-# It is the second half that people forget. Features are what a task has left over. Whoever wants to ask a detector's backbone for something new
-# must look into its earlier stages, or train it.
+# It is the second half that people forget. A network keeps what its task asks for, and need not keep the rest. Whoever wants to ask a detector's
+# backbone for something new must look into its earlier stages, or train it.
+#
+# Two things should make you suspicious. *Is colour gone, or only too tangled for one matrix?* And *why are colours not read off the pixels in 100 %
+# of the cases?* The objects have flat colours, after all. Think about the second one before you run on: in which objects does the question go
+# wrong?
+
+# %% tags=["nbval-ignore-output"]
+asked = seen["trained"]
+torch.manual_seed(SEED)
+two_layers_read = probe(asked.levels[-1], asked.colours, is_test, hidden=128).float().mean().item()
+print(
+    f"colours read off the last map with two layers: {two_layers_read:.0%} (chance: {1 / 8:.0%})\n"
+)
+assert two_layers_read < 0.3
+
+by_pixel = {
+    question: probe(asked.levels[0], labels, is_test)
+    for question, labels in (("colour", asked.colours), ("shape", asked.shapes))
+}
+print("read off the pixel in the middle: colour, shape")
+for label, name in enumerate(model.class_names):
+    of_these = asked.shapes[is_test] == label
+    share = {
+        question: right[of_these].float().mean().item() for question, right in by_pixel.items()
+    }
+    print(f"  {name:8} {share['colour']:4.0%} {share['shape']:4.0%}")
+    assert (share["colour"] < 0.3) == (name == "ring") and (share["colour"] > 0.9) == (
+        name != "ring"
+    )
+
+# %% [markdown]
+# <details><summary>What is wrong with the question</summary>
+#
+# The middle of a **ring** is its hole. What lies there is the ground, which says nothing of the ring's colour, but says well that this is a ring:
+# a colour that no object has. So the probe was asked at the wrong pixel for one shape of six, and the little that pixels "know" of shape comes
+# from there too. A probe answers the question that was put, not the one that was meant: look at its answers class by class.
+# </details>
+#
+# A second layer does not bring the colours back, either. That does not prove that they are gone: only that neither of two readers found them.
+#
+# ### Does a cell know where it lies?
+#
+# Positions are added because a cell does not know its place. Is that so? Convolutions do the same everywhere. But at the border they read the
+# zeros that are put there. Show the backbone a picture that is one grey, so that nothing in it tells one place from another; then ask a probe for
+# the column of cells in real scenes.
+
+# %% tags=["nbval-ignore-output"]
+with torch.inference_mode():
+    grey = model.backbone(as_image_batch(torch.zeros(1, 3, 128, 128)))[-1].features[0]
+    vectors = model.backbone(as_image_batch(pixels))[-1].features.permute(0, 2, 3, 1).flatten(0, 2)
+apart = (grey - grey[:, 4:5, 4:5]).norm(dim=0) / grey[:, 4, 4].norm()
+print(f"one grey: from the middle cell the corner differs by {apart[0, 0]:.0%},")
+print(f"and the middle cell's neighbour by {apart[4, 3]:.0%}")
+
+column = torch.arange(8).repeat(100 * 8)
+is_test = torch.arange(100).repeat_interleave(64) >= 70
+torch.manual_seed(SEED)
+right = probe(vectors, column, is_test).float()
+named = [right[column[is_test] == c].mean().item() for c in range(8)]
+print(
+    "column named rightly:", " ".join(f"{share:.0%}" for share in named), f"(chance: {1 / 8:.0%})"
+)
+assert (
+    apart[0, 0] > 0.5 > 2 * apart[4, 3]
+    and min(named[0], named[-1]) > 0.9
+    and max(named[3:5]) < 0.45
+)
+
+# %% [markdown]
+# The outer columns give themselves away, by the padding of the convolutions. In the middle it is hardly more than a guess. That answers "why
+# positions at all?": what a cell knows by itself is whether a border is near, and a box needs more. (It is also what you saw in the widget: in a
+# corner those channels are high that light up along borders.)
 #
 # On a GPU the same code trains the whole detector (`minivis train detr-mini`), or the paper's, from ImageNet weights
 # (`minivis train detr-r50-coco`).
@@ -728,25 +934,110 @@ assert colour[0] > 0.7 and colour[-1] < 0.35 and knows["random weights", "colour
 # %% [markdown]
 # ## Break it
 #
-# Now take away, one by one, what this page has built, and let `detr-mini` detect in 100 scenes. How many points of AP does each cost? Guess an
-# order before you look:
+# Now take away, one by one, what this page has built, and let `detr-mini` detect in 100 scenes. How many points of AP does each cost? (AP,
+# *average precision*, is 1 for perfect answers; notebook 05 builds it.)
 #
-# - **no positions**: zeros in their place;
-# - **mirrored positions**: right and left swapped;
-# - **no mean and std**: pixels in 0..1, as `ToTensor` gives them; or in 0..255;
-# - **BGR**: red and blue swapped, as OpenCV reads files;
-# - **padding, with mask**: each scene in the corner of a picture of 160 pixels;
-# - **padding, no mask**: the same, and nobody says so.
+# ### Without positions, and with mirrored ones
+#
+# **Guess first:** zeros in the place of positions, and then positions with right and left swapped. Which costs more? And will objects still be
+# *named*?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from minivis.experiments.matching import average_precision
-from minivis.images import ImageBatch
 from minivis.positions import NoPositions
 
 
 class Mirrored(torch.nn.Module):
     def forward(self, padding_mask):
         return sine_positions(padding_mask, 128, 20).flip(3)
+
+
+def detect(images, positions=None):
+    usual, model.positions = model.positions, positions or model.positions
+    with torch.inference_mode():
+        outputs = model(images)
+    model.positions = usual
+    return outputs
+
+
+def lost_and_too_many(outputs):
+    """Objects without a sure answer of their class; sure answers for which no object is left."""
+    lost, too_many = 0, 0
+    for probabilities, target in zip(outputs["pred_logits"].softmax(-1), targets, strict=True):
+        sure, label = probabilities[:, :-1].max(-1)
+        more = label[sure > 0.5].bincount(minlength=6) - target["labels"].bincount(minlength=6)
+        lost, too_many = (
+            lost - more.clamp(max=0).sum().item(),
+            too_many + more.clamp(min=0).sum().item(),
+        )
+    return lost, too_many
+
+
+answers, ap, named = {}, {}, {}
+
+
+def report(**variants):
+    for name, outputs in variants.items():
+        name = name.replace("_", " ")
+        answers[name], ap[name] = outputs, average_precision(outputs, targets, scenes)["AP"]
+        named[name] = lost_and_too_many(outputs)
+        print(
+            f"{name:20} AP {ap[name]:.2f}; "
+            f"{named[name][0]:3} objects lost, {named[name][1]:3} answers too many"
+        )
+
+
+print(sum(len(target["labels"]) for target in targets), "objects")
+report(
+    as_it_should_be=detect(pixels),
+    no_positions=detect(pixels, NoPositions(128)),
+    mirrored_positions=detect(pixels, Mirrored()),
+)
+assert ap["as it should be"] > 0.7 and max(ap["no positions"], ap["mirrored positions"]) < 0.1
+assert named["no positions"][0] > 60 and named["mirrored positions"][0] < 20
+assert (
+    min(named["no positions"][1], named["mirrored positions"][1]) > 2 * named["as it should be"][1]
+)
+
+# %% [markdown]
+# Both are fatal. They differ in the names: without positions a good part of the objects is lost, and others are named twice. With mirrored ones
+# hardly any is lost, but many are named twice.
+#
+# ### With other pixels
+#
+# **Guess:** forget mean and standard deviation (pixels in 0..1, as `ToTensor` gives them, or in 0..255), or swap red and blue (BGR, as OpenCV reads
+# files). Fatal as well?
+
+# %% tags=["nbval-ignore-output"]
+bytes_ = model.image_transform.denormalise(pixels).float()
+mean, std = (
+    torch.tensor(v)[:, None, None] for v in (model.image_transform.mean, model.image_transform.std)
+)
+report(
+    pixels_in_0_to_1=detect(bytes_ / 255),
+    pixels_in_0_to_255=detect(bytes_),
+    mean_subtracted_only=detect(bytes_ / 255 - mean),
+    divided_by_std_only=detect(bytes_ / 255 / std),
+    BGR=detect(pixels.flip(1)),
+)
+usual = ap["as it should be"]
+assert max(ap["pixels in 0 to 1"], ap["divided by std only"]) < usual - 0.05
+assert abs(ap["mean subtracted only"] - usual) < 0.02 and 0.02 < usual - ap["BGR"] < 0.3
+
+# %% [markdown]
+# No: AP falls by about 0.1. That is the dangerous kind, for such a detector looks healthy.
+#
+# What costs is the **mean**, all of it. A wrong *scale* costs nothing here, since group norm divides it out after the first convolution; and the
+# three deviations are so much alike that they are one scale. A *shift* does not go away like that. It moves every channel by an amount of its own,
+# and the norm takes one mean from four channels together. (A frozen batch norm multiplies by a constant, so it would hand a wrong scale on as well.)
+#
+# ### With padding
+#
+# Each scene into the corner of a picture of 160 pixels: once with its mask, and once nobody says so. **Guess** what the boxes of the second kind
+# look like: 128 is 0.8 of 160. Are their centres off by that factor? Their sizes?
+
+# %% tags=["nbval-ignore-output"]
+from minivis.images import ImageBatch
 
 
 def padded_to(side, marked):
@@ -758,63 +1049,71 @@ def padded_to(side, marked):
     return ImageBatch(large, mask)
 
 
-def detect(images, positions=None):
-    usual, model.positions = model.positions, positions or model.positions
-    with torch.inference_mode():
-        outputs = model(images)
-    model.positions = usual
-    return outputs
+def only_ones(outputs):
+    """{(scene, class): box}, where exactly one answer surer than 50 % has that class."""
+    found = {}
+    for i, probabilities in enumerate(outputs["pred_logits"].softmax(-1)):
+        sure, label = probabilities[:, :-1].max(-1)
+        for c in range(6):
+            mine = (sure > 0.5) & (label == c)
+            if mine.sum() == 1:
+                found[i, c] = outputs["pred_boxes"][i, mine][0]
+    return found
 
 
-bytes_ = model.image_transform.denormalise(pixels).float()
-answers = {
-    "as it should be": detect(pixels),
-    "no positions": detect(pixels, NoPositions(128)),
-    "mirrored positions": detect(pixels, Mirrored()),
-    "pixels in 0..1": detect(bytes_ / 255),
-    "pixels in 0..255": detect(bytes_),
-    "BGR": detect(pixels.flip(1)),
-    "padding, with mask": detect(padded_to(160, marked=True)),
-    "padding, no mask": detect(padded_to(160, marked=False)),
-}
-ap = {name: average_precision(outputs, targets, scenes)["AP"] for name, outputs in answers.items()}
-for name, value in ap.items():
-    print(f"{name:20} AP {value:.2f}")
-assert ap["as it should be"] > 0.7
-assert max(ap["no positions"], ap["mirrored positions"], ap["padding, no mask"]) < 0.1
-assert ap["pixels in 0..1"] < ap["as it should be"] and ap["padding, with mask"] > 0.5
+report(
+    padding_with_mask=detect(padded_to(160, marked=True)),
+    padding_no_mask=detect(padded_to(160, marked=False)),
+)
+before, after = only_ones(answers["as it should be"]), only_ones(answers["padding no mask"])
+both = sorted(before.keys() & after.keys())
+ratios = torch.stack([after[key] / before[key] for key in both])  # of cx, cy, w, h
+centres, sizes = ratios[:, :2].median().item(), ratios[:, 2:].median().item()
+print(f"\n{len(both)} shapes, against no padding: sizes × {sizes:.2f}, centres × {centres:.2f}")
+
+for name, factors in (("centres", (1.25, 1.25, 1, 1)), ("all four numbers", (1.25,) * 4)):
+    stretched = answers["padding no mask"]["pred_boxes"] * torch.tensor(factors)
+    value = average_precision(
+        answers["padding no mask"] | {"pred_boxes": stretched}, targets, scenes
+    )["AP"]
+    print(f"{name} × 1.25: AP {value:.2f}")
+assert 0.97 < sizes < 1.03 and 0.72 < centres < 0.83
+assert ap["padding with mask"] > 0.5 and ap["padding no mask"] < 0.1
 
 # %% [markdown]
-# Some of it is fatal, and some of it hardly shows. The second kind is the dangerous one: a detector that has lost a tenth of its AP looks
-# healthy. Now the symptoms, in one scene (answers surer than 50 %):
+# **The centres are pulled towards the upper left corner, by about the share of the padding. The sizes stay right.** So this model reads a *size* off
+# the features, which know nothing of the mask, and a *place* off the positions, which count the padding in. (Stretching the centres mends a part of
+# it, stretching the sizes too makes it worse again.)
+#
+# ### The symptoms in one scene
+#
+# Answers surer than 50 %:
 
 # %%
 from minivis.detr import postprocess
 from minivis.evaluation.draw import draw_detections, draw_grid
 
 drawn, EXAMPLE = [], 3
-for name in ("as it should be", "no positions", "mirrored positions", "padding, no mask"):
+for name in ("as it should be", "no positions", "mirrored positions", "padding no mask"):
     one = {key: answers[name][key][EXAMPLE, None] for key in ("pred_logits", "pred_boxes")}
     (found,) = postprocess(one, [(128, 128)])
     drawn.append(draw_detections(scenes.scene_image(EXAMPLE), found, model.class_names))
 show(
     draw_grid(drawn, columns=4),
-    "One scene with the boxes that four versions draw: as it should be; without positions, the boxes "
-    "lie about; with mirrored positions, they lie on the other side; and with unmarked padding, all "
-    "are too small and too far up and left.",
+    "One scene with the boxes that four versions draw: as it should be; without positions, two objects "
+    "are lost, one is named twice, and all boxes lie elsewhere; with mirrored positions, boxes lie on "
+    "the other side, and two objects are named twice; with unmarked padding, boxes have the right size "
+    "and lie too far up and left.",
 )
 
 # %% [markdown]
 # | symptom | look at |
 # | --- | --- |
-# | right classes, boxes anywhere | positions: missing, or not added |
-# | boxes mirrored, or x and y swapped | order of y and x in the positions |
-# | all boxes shrunken towards the left upper corner, the more so the more a picture was padded | the mask does not reach the positions |
+# | objects lost, others named twice, boxes anywhere | positions: missing, or not added |
+# | names right but some twice, boxes mirrored (or x and y swapped) | order of y and x in the positions |
+# | sizes right, centres pulled towards the left upper corner, the more so the more a picture was padded | the mask does not reach the positions |
 # | AP lower by some points, everything looks fine | mean and std, order of colours, 0..1 or 0..255 |
 # | AP depends on which pictures share a batch | padding that enters a norm, or attention that reads padded cells |
-#
-# **Why a wrong scale costs so little here:** group norm divides it out after the first convolution. A frozen batch norm has no means to: it
-# hands the wrong scale on to all that follows.
 #
 # ### Where the mask is needed
 #
@@ -849,27 +1148,33 @@ with torch.inference_mode():
         assert (value < 0.1) == (masks[1] is nowhere)
 
 # %% [markdown]
-# Positions matter most. If they count the padding, the model takes the padded square for its picture, and gives boxes as fractions of *that*.
-# This is the third place: boxes are fractions of the picture without its padding, and whoever turns them into pixels must use that size.
+# Positions matter most. If they count the padding, a cell at the picture's right end says "0.8 of the way", and the model believes it.
 #
-# Attention that reads padding costs a few points. How much of its looking goes there?
+# In a third place it is not a mask that is needed, but the picture's *size*: boxes are fractions of the picture without its padding, and whoever
+# turns them into pixels must multiply by that.
+#
+# Attention that reads padding costs a few points. How much of the picture's own cells' looking goes there?
 
 # %%
 from minivis.attention import record_attention
 
 with torch.inference_mode(), record_attention(model) as attention:
     answer(features, nowhere, mask)
+own = ~mask[0].flatten()  # all of these pictures are padded alike
+print(f"{(~own).float().mean():.0%} of the cells are empty")
 for name, weights in attention.items():
     if weights.shape[-1] == 10 * 10:  # over the cells: 8 × 8 of them are the picture's
-        shares = weights.mean((0, 1, 2)).view(10, 10)
-        share = 1 - shares[:8, :8].sum().item()
+        looks = weights.mean((0, 1))  # (cells or queries, cells)
+        if len(looks) == 10 * 10:
+            looks = looks[own]  # what padded cells look at, nobody reads
+        share = looks[:, ~own].sum(1).mean().item()
         layer = name.removeprefix("transformer.").replace(".layers.", " layer ").replace(".", ", ")
-        print(
-            f"{layer:28} {100 * share:2.0f} % of the attention on empty cells, of 36 % of the cells"
-        )
-        assert 0.02 < share < 0.6
+        print(f"{layer:28} {share:4.0%} of the attention on empty cells")
+        assert ("encoder" in name) == (share > 0.1)
 
 # %% [markdown]
+# The decoder's queries hardly look there. But in the encoder every cell spends a fifth to a third of its attention on nothing.
+#
 # With the mask it is 0, exactly: padded cells get the logit $-\infty$ before the softmax. And then the transformer does not see padding *at
 # all*. Put nonsense into the padded cells of the map, and nothing happens:
 
@@ -965,7 +1270,7 @@ else:
 #
 # <details><summary>A hint</summary>
 #
-# Where does the kernel's middle stand, on a side of 4 pixels, and of 5?
+# On which pixels does the kernel's middle stand, on a side of 4 pixels, and of 5?
 # </details>
 
 # %%
@@ -1019,7 +1324,7 @@ check_receptive_field(receptive_field)
 #
 # <details><summary>A hint</summary>
 #
-# `mean[:, None, None]` has shape (C, 1, 1), and that lines up with (B, C, H, W).
+# If PyTorch complains about shapes: (C,) does not line up with (B, C, H, W). `mean[:, None, None]` has shape (C, 1, 1), and does.
 # </details>
 
 # %%
@@ -1038,11 +1343,13 @@ check_frozen_batch_norm(frozen_batch_norm)
 # ### Exercise 4: where a cell lies in its own picture (10 minutes)
 #
 # From the padding mask of one picture, compute $y$ and $x$ of each cell. Count the cells that are inside, from 1; divide by the last count of
-# the column (for $y$) or the row (for $x$), plus $10^{-6}$ so that nothing is divided by 0; multiply by $2\pi$.
+# the column (for $y$) or the row (for $x$), plus $10^{-6}$ so that nothing is divided by 0; multiply by $2\pi$. Padded cells keep whatever comes
+# out.
 #
 # <details><summary>A hint</summary>
 #
-# `cumsum` counts, if what is inside is 1 and what is padded is 0.
+# `cumsum` counts, if what is inside is 1 and what is padded is 0. And if PyTorch complains about shapes: `x[:, -1]` has lost an axis, and
+# `x[:, -1:]` keeps it, so that (H, W) / (H, 1) lines up.
 # </details>
 
 # %%
@@ -1058,54 +1365,56 @@ check_coordinates(coordinates)
 
 
 # %% [markdown]
-# ### Exercise 5: one coordinate as waves (10 minutes)
+# ### Exercise 5: what two cells' positions have in common (10 minutes)
 #
-# Turn $N$ coordinates into $P$ pairs each. With temperature $T$, channels $2i$ and $2i+1$ are
+# Given the padding mask of one picture and two of its cells, each (row, column), find the dot product of their sine positions, divided by $d/2$ (so
+# that it is 1 for a cell with itself). There are $P = d/4$ pairs for each coordinate, and pair $i$ is slower by $T^{\,i/P}$. It can be done without
+# a single sine.
 #
-# $$\sin(x / T^{\,i/P}), \quad \cos(x / T^{\,i/P}), \qquad i = 0, \dots, P-1$$
-#
-# Then think: what would be lost if there were only the sines?
+# Then think: what would be lost if positions had only the sines?
 #
 # <details><summary>A hint</summary>
 #
-# Compute an (N, P) matrix of angles first. `torch.stack([...], dim=-1).flatten(1)` makes two such matrices alternate.
+# $\sin a \sin b + \cos a \cos b = \cos(a-b)$. By how much do the two cells' $y$ differ, if the picture is so many rows high, and the padding does not
+# count?
 # </details>
 #
 # <details><summary>What would be lost</summary>
 #
-# The sum $\sin a \sin b + \cos a \cos b = \cos(a - b)$. With sines alone a dot product would depend on where the two cells are, and not only on
-# how far apart.
+# That it is a function of the differences. $\sin a \sin b$ alone depends on where the two cells lie.
 # </details>
 
 # %%
-def sine_code(coordinate, pairs, temperature):
-    """(N,) coordinates -> (N, 2 · pairs), sines and cosines alternating."""
+def dot_product(padding_mask, one, other, pairs, temperature):
+    """A number. padding_mask: (H, W) bool, True where padded; one, other: (row, column), not padded."""
     raise NotImplementedError
 
 
 # %%
-from minivis.checks.backbone import check_sine_code
+from minivis.checks.backbone import check_dot_product
 
-check_sine_code(sine_code)
+check_dot_product(dot_product)
 
 # %% [markdown]
 # ## In short
 #
 # - A backbone turns pixels into a map of $\lceil H_0/s\rceil \times \lceil W_0/s\rceil$ cells. Each *can* see a large square, and really looks
-#   at a small part of it: edges near its middle.
+#   at a small part of it, near its own patch.
 # - With depth, features gain what the task asks for (shape) and lose what it does not (colour).
-# - Batch norm makes a picture depend on its company. DETR freezes it, which needs pretrained averages. From nothing, take group norm, and mind
-#   the padding.
+# - Batch norm makes a picture depend on the others in its batch. DETR freezes it, which needs pretrained averages. From nothing, take group norm,
+#   and mind the padding.
 # - A 1 × 1 convolution is a `Linear` at each cell; flattening gives a sequence of $H \cdot W$ vectors.
-# - The padding mask is needed in three places: attention, positions, and where boxes become pixels.
-# - Sine positions have no parameters. Their dot product depends on the difference of two places only, and falls with it.
+# - The padding mask is needed in two places, attention and positions, and the picture's own size where boxes become pixels. Positions that count
+#   padding pull boxes towards the corner and leave their sizes alone.
+# - By itself a cell knows little more than whether a border is near. Sine positions tell it the rest, without parameters. Their dot product depends
+#   on the differences in $y$ and $x$ only, as fractions of the picture; near cells have more in common, but it is no measure of distance.
 #
 # ### What became of the document's claims
 
 # %%
 from minivis.widgets import show_claims
 
-show_claims("D1", "D2", "D3")
+show_claims("D1", "D2", "D3", "D10")
 
 # %% [markdown]
 # ## Quiz
@@ -1122,7 +1431,7 @@ show_claims("D1", "D2", "D3")
 #
 # <details><summary>b) It may change, but probably by little</summary>
 #
-# **Right.** 200 is within 213, half of the field. But nearly all that moves a cell lies much nearer.
+# **Right.** 200 is within 213, half of the field. But most of what moves a cell lies much nearer: you have measured it for `detr-mini`.
 # </details>
 #
 # <details><summary>c) It changes as much as if a nearer object were painted over</summary>
@@ -1149,19 +1458,24 @@ show_claims("D1", "D2", "D3")
 # </details>
 
 # %% [markdown]
-# **3. A picture of 640 × 480 is batched with one of 800 × 800, without a mask. Its boxes come out...**
+# **3. Pictures of several sizes are batched without a mask, for a model that works as `detr-mini` does. The boxes in the smaller ones come out...**
 #
-# <details><summary>a) too small, and too near to the left upper corner</summary>
+# <details><summary>a) of the right size, but too near to the left upper corner</summary>
 #
-# **Right.** Positions and boxes are then fractions of the padded picture.
+# **Right.** Places are read off the positions, and those count the padding. Sizes are read off the features.
 # </details>
 #
-# <details><summary>b) right, but with lower scores</summary>
+# <details><summary>b) too small, and too near to the left upper corner</summary>
 #
-# **Not quite.** The model cannot know where the picture ends, so fractions of *what* does it give?
+# **Not quite.** So it would be if everything were a fraction of the padded picture. But what tells a size?
 # </details>
 #
-# <details><summary>c) right, since zeros add nothing</summary>
+# <details><summary>c) right, but with lower scores</summary>
+#
+# **Not quite.** The model cannot know where the picture ends, so how should it know how far a cell is along?
+# </details>
+#
+# <details><summary>d) right, since zeros add nothing</summary>
 #
 # **Not quite.** A zero is the mean colour. It adds grey ground, cells to attend to, and length to the positions.
 # </details>

@@ -11,9 +11,9 @@ import torch
 from minivis.checks.backbone import (
     check_cells,
     check_coordinates,
+    check_dot_product,
     check_frozen_batch_norm,
     check_receptive_field,
-    check_sine_code,
 )
 
 # %% [markdown]
@@ -77,13 +77,19 @@ def coordinates(padding_mask):
 check_coordinates(coordinates)
 
 # %% [markdown]
-# ## Exercise 5: one coordinate as waves
+# ## Exercise 5: the dot product of two positions
+#
+# Each pair of a sine and a cosine leaves the cosine of a difference. The difference is a fraction of the picture, which is as many rows and
+# columns large as there are cells inside.
 
 
 # %%
-def sine_code(coordinate, pairs, temperature):
-    angle = coordinate[:, None] / temperature ** (torch.arange(pairs) / pairs)  # (N, P)
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+def dot_product(padding_mask, one, other, pairs, temperature):
+    rows, columns = (~padding_mask[:, 0]).sum(), (~padding_mask[0]).sum()
+    speed = temperature ** (-torch.arange(pairs) / pairs)  # (P,)
+    y = 2 * math.pi * (one[0] - other[0]) / rows * speed
+    x = 2 * math.pi * (one[1] - other[1]) / columns * speed
+    return (y.cos().sum() + x.cos().sum()) / (2 * pairs)
 
 
-check_sine_code(sine_code)
+check_dot_product(dot_product)

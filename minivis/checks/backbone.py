@@ -1,4 +1,4 @@
-"""Exercises on the backbone: sizes of maps, receptive fields, frozen batch norm, coordinates, sine positions.
+"""Exercises on the backbone: sizes of maps, receptive fields, frozen batch norm, coordinates, products of positions.
 
 Mistakes are variants of a solution that can be bent: `partial(_receptive_field, start=0)` forgets the cell itself.
 """
@@ -49,6 +49,12 @@ check_cells = Check(
             "You round to the nearest. Any rest, however small, still gets a cell of its own: round up.",
         lambda pixels, stages: -(-pixels // (2 * stages)):
             "You divide by 2 · stages. Every stage halves what the one before left: divide by 2 ** stages.",
+        lambda pixels, stages: -(-pixels // 2):
+            "You divide by 2 once. Every stage halves again what the one before left: divide by 2 ** stages.",
+        lambda pixels, stages: -(-pixels // max(stages, 1) ** 2):
+            "You take the square of the number of stages. Halving s times divides by 2 ** s, and not by s ** 2.",
+        lambda pixels, stages: _cells(pixels, stages - 1):
+            "You are one stage short: the first one halves the picture already.",
         partial(_cells, halve=lambda n: n // 2 + 1):
             "You add a cell to even sides as well: 128 pixels become 64 cells, not 65.",
     },
@@ -59,14 +65,12 @@ check_cells = Check(
 # 2. How far a cell sees
 
 
-def _receptive_field(layers, start=1, widen=lambda kernel: kernel - 1, too_early=False, by_stride=True):
+def _receptive_field(layers, start=1, widen=lambda kernel: kernel - 1, reach="stride", longer=lambda s, step: s * step):
     size, stride = start, 1
     for kernel, step in layers:
-        if too_early:
-            stride *= step
-        size += widen(kernel) * (stride if by_stride else 1)
-        if not too_early:
-            stride *= step
+        after = longer(stride, step)
+        size += widen(kernel) * {"stride": stride, "too early": after, "own": step, "pixels": 1}[reach]
+        stride = after
     return size
 
 
@@ -81,12 +85,26 @@ check_receptive_field = Check(
         {"layers": [(1, 1)]},
     ],
     mistakes={
-        partial(_receptive_field, by_stride=False):
+        partial(_receptive_field, reach="pixels"):
             "You count every kernel in pixels. After a layer of stride 2 neighbouring cells are two pixels apart, so a "
             "kernel upon them reaches twice as far: multiply by the stride so far.",
-        partial(_receptive_field, too_early=True):
+        partial(_receptive_field, reach="too early"):
             "You multiply the stride before you use it. A layer's kernel lies on the map *before* it, so its own "
             "stride counts only for the layers after it.",
+        partial(_receptive_field, reach="own"):
+            "You multiply a kernel by its own layer's stride. It lies on the map before that layer, whose cells are as "
+            "far apart as the strides of all *earlier* layers say, multiplied.",
+        partial(_receptive_field, longer=lambda stride, step: step):
+            "You keep only the last layer's stride. Strides multiply: after two layers of stride 2, neighbours are 4 "
+            "pixels apart.",
+        partial(_receptive_field, longer=lambda stride, step: stride + step):
+            "You add up strides. They multiply: after two layers of stride 2 neighbours are 4 pixels apart, after "
+            "three they are 8.",
+        lambda layers: _receptive_field(layers[::-1]):
+            "You go through the layers from the last to the first with a rule that starts at the picture: take them in "
+            "the order given.",
+        partial(_receptive_field, widen=lambda kernel: kernel // 2):
+            "You count half a kernel, to one side. The field grows on both sides: k − 1 steps in all.",
         partial(_receptive_field, widen=lambda kernel: kernel):
             "A kernel of k reaches over k − 1 steps: the first of its cells is already counted.",
         partial(_receptive_field, start=0):
@@ -110,6 +128,8 @@ def _frozen(x, mean, var, weight, bias, deviation=lambda var: (var + 1e-5).sqrt(
     mean, var, weight, bias = (values.view(shape) for values in (mean, var, weight, bias))
     if order == "weight first":
         return (x * weight - mean) / deviation(var) + bias
+    if order == "no parentheses":
+        return x - mean / deviation(var) * weight + bias
     if order == "bias first":
         return ((x - mean) / deviation(var) + bias) * weight
     return (x - mean) / deviation(var) * weight + bias
@@ -139,6 +159,8 @@ check_frozen_batch_norm = Check(
             "You leave out ε, and a channel that hardly moved is blown up: add 1e-5 to the variance before the root.",
         partial(_frozen, deviation=lambda var: var.sqrt() + 1e-5):
             "You add ε to the root. It belongs under it: sqrt(var + 1e-5).",
+        partial(_frozen, deviation=lambda var: (var + 1e-6).sqrt()):
+            "Your ε is 1e-6. Here it is 1e-5, and for a channel that hardly moved that makes a difference.",
         partial(_frozen, axis=3):
             "The numbers of the channels lie along the last axis, the picture's width. Channels are the second: give "
             "every one of the four the shape (C, 1, 1).",
@@ -146,6 +168,14 @@ check_frozen_batch_norm = Check(
             "You multiply by the weight before you subtract the mean. The weight scales what is already normalised.",
         partial(_frozen, order="bias first"):
             "You multiply the bias by the weight as well: scale first, then shift.",
+        partial(_frozen, order="no parentheses"):
+            "Only the mean is divided by the root: put parentheses around x − mean.",
+        lambda x, mean, var, weight, bias: _frozen(x, mean, var, bias, weight):
+            "Weight and bias are swapped: the weight (γ) multiplies, the bias (β) is added.",
+        lambda x, mean, var, weight, bias: _frozen(x, mean, var, weight, torch.zeros_like(bias)):
+            "You leave out the bias: add it at the end.",
+        lambda x, mean, var, weight, bias: _frozen(x, mean, var, torch.ones_like(weight), bias):
+            "You leave out the weight: multiply by it before you add the bias.",
         lambda x, mean, var, weight, bias: _frozen(x, mean, var, torch.ones_like(weight), torch.zeros_like(bias)):
             "This is normalised, but not yet scaled and shifted by weight and bias.",
     },
@@ -156,13 +186,20 @@ check_frozen_batch_norm = Check(
 # 4. Where a cell lies in its own picture
 
 
-def _coordinates(padding_mask, start=0, swap=False, inside=None, whole=False, scale=2 * math.pi):
+def _coordinates(
+    padding_mask, start=0, swap=False, inside=None, whole=False, scale=2 * math.pi, tiny=1e-6, less_one=False,
+    blank=False,
+):
     inside = (~padding_mask).float() if inside is None else inside(padding_mask)
     counted = [inside.cumsum(axis) - start * inside for axis in (0, 1)]
-    last = [counted[0][-1:] + start, counted[1][:, -1:] + start]
+    last = [inside.sum(0, keepdim=True), inside.sum(1, keepdim=True)]
+    if less_one:  # counted from 0, and the last one still at 2π
+        counted, last = ([values - 1 for values in both] for both in (counted, last))
     if whole:
         last = [torch.full_like(values, side) for values, side in zip(last, padding_mask.shape)]
-    y, x = (values / (largest + 1e-6) * scale for values, largest in zip(counted, last))
+    y, x = (values / (largest + tiny) * scale for values, largest in zip(counted, last))
+    if blank:
+        y, x = y * inside, x * inside
     return (x, y) if swap else (y, x)
 
 
@@ -194,6 +231,16 @@ check_coordinates = Check(
             "cells are the picture's own.",
         partial(_coordinates, start=1):
             "You count from 0. The first cell is 1, so that the last one is at 2π exactly.",
+        partial(_coordinates, less_one=True):
+            "You count from 0, so the first cell is at 0. DETR counts from 1: of n cells the first is at 2π / n.",
+        partial(_coordinates, tiny=0):
+            "A column or row that is all padding has a last count of 0, and 0 / 0 is nan: add 1e-6 to the divisor.",
+        lambda padding_mask: torch.stack(_coordinates(padding_mask)):
+            "The numbers are right. Return them as two tensors, `return y, x`, and not as a single one.",
+        partial(_coordinates, blank=True):
+            "You set padded cells to 0. Leave them as they come out: nobody reads them, but the check compares all.",
+        partial(_coordinates, scale=math.pi):
+            "Your coordinates run to π. Multiply by 2π, the period of the fastest wave.",
         partial(_coordinates, scale=1):
             "Your coordinates run to 1. Multiply by 2π, the period of the fastest wave.",
     },
@@ -201,39 +248,87 @@ check_coordinates = Check(
 )
 
 
-# 5. One coordinate as waves
+# 5. The dot product of two cells' positions
 
 
-def _sine_code(coordinate, pairs, temperature, power=lambda i, pairs: i / pairs, turn=torch.div, arrange="interleaved"):
-    wavelength = temperature ** power(torch.arange(pairs).float(), pairs)
-    angle = turn(coordinate[:, None], wavelength)
-    first, second = (angle.cos(), angle.sin()) if arrange == "cosine first" else (angle.sin(), angle.cos())
-    return torch.cat([first, second], 1) if arrange == "blocks" else torch.stack([first, second], 2).flatten(1)
+def _frequencies(pairs, temperature, power=lambda i, pairs: i / pairs, base=None):
+    return (temperature if base is None else base) ** -power(torch.arange(pairs).float(), pairs)
 
 
-check_sine_code = Check(
-    "sine_code",
-    solution=_sine_code,
+def _dot_product(
+    padding_mask, one, other, pairs, temperature, whole=False, swap=False, scale=2 * math.pi, combine=None, divide=2,
+    **waves,
+):
+    inside = (~padding_mask).float()
+    sides = padding_mask.shape if whole else (inside[:, 0].sum(), inside[0].sum())
+    if swap:
+        sides = sides[::-1]
+    frequencies = _frequencies(pairs, temperature, **waves)
+    y, x = (scale * (a - b) / side * frequencies for a, b, side in zip(one, other, sides))
+    total = (y.cos() + x.cos()).sum() if combine is None else combine(y, x)
+    return (total / (divide * pairs if divide else 1)).item()
+
+
+def _sines_alone(padding_mask, one, other, pairs, temperature):
+    inside = (~padding_mask).float()
+    sides, frequencies = (inside[:, 0].sum(), inside[0].sum()), _frequencies(pairs, temperature)
+    angles = [[2 * math.pi * (n + 1) / side * frequencies for n, side in zip(cell, sides)] for cell in (one, other)]
+    return (sum((a.sin() * b.sin()).sum() for a, b in zip(*angles)) / (2 * pairs)).item()
+
+
+def _pair_of_cells(mask, one, other, pairs, temperature):
+    return mask | {"one": one, "other": other, "pairs": pairs, "temperature": temperature}
+
+
+check_dot_product = Check(
+    "dot_product",
+    solution=_dot_product,
     cases=[
-        {"coordinate": torch.tensor([1.0, 2.0]), "pairs": 2, "temperature": 100.0},
-        {"coordinate": torch.linspace(0.5, 2 * math.pi, 5), "pairs": 8, "temperature": 20.0},
-        {"coordinate": torch.tensor([3.0]), "pairs": 1, "temperature": 10_000.0},
+        _pair_of_cells(_mask(1, 4), (0, 0), (0, 1), 1, 20.0),  # a quarter of the picture along, one pair
+        _pair_of_cells(_mask(4, 6), (0, 1), (2, 5), 2, 100.0),
+        _pair_of_cells(_mask(6, 6, padded_below=1, padded_right=2), (4, 0), (1, 3), 8, 20.0),
+        _pair_of_cells(_mask(5, 8), (3, 2), (3, 2), 4, 10_000.0),
     ],
     mistakes={
-        partial(_sine_code, arrange="blocks"):
-            "All sines come first, then all cosines. Let them alternate: sine and cosine of pair 0, of pair 1, ...",
-        partial(_sine_code, arrange="cosine first"):
-            "The cosine comes before the sine in each pair: swap them.",
-        partial(_sine_code, turn=torch.mul):
+        partial(_dot_product, whole=True):
+            "You divide by the map's full height and width. A difference counts in fractions of the picture: divide by "
+            "how many rows and columns are not padded.",
+        partial(_dot_product, swap=True):
+            "Height and width are swapped: a difference of rows is divided by the number of rows.",
+        partial(_dot_product, scale=1):
+            "Your differences are fractions of the picture, up to 1. Coordinates run to 2π: multiply by it.",
+        partial(_dot_product, scale=math.pi):
+            "Your coordinates run to π. Multiply by 2π.",
+        partial(_dot_product, combine=lambda y, x: (y.cos() * x.cos()).sum(), divide=1):
+            "You multiply the cosine of y by that of x. The codes stand side by side, so their products add up.",
+        partial(_dot_product, combine=lambda y, x: (y.square() + x.square()).sqrt().cos().sum(), divide=1):
+            "You take the cosine of the straight distance. There is a cosine for y and another for x, and their sum is "
+            "no function of the distance.",
+        partial(_dot_product, combine=lambda y, x: (y + x).cos().sum(), divide=1):
+            "You add y's difference to x's before the cosine. Take the cosine of each by itself, then add.",
+        partial(_dot_product, divide=None):
+            "You do not divide: with d/2 = 2P a cell's product with itself becomes 1.",
+        partial(_dot_product, divide=1):
+            "You divide by P. There are P pairs for y and P for x: divide by 2P.",
+        partial(_dot_product, divide=4):
+            "You divide by d = 4P numbers. Of each pair remains one cosine, so there are 2P terms.",
+        partial(_dot_product, power=lambda i, pairs: -i / pairs):
             "You multiply by T^(i/P), so later pairs turn faster. Divide: pair 0 is the fastest.",
-        partial(_sine_code, power=lambda i, pairs: 2 * i / pairs):
+        partial(_dot_product, power=lambda i, pairs: 2 * i / pairs):
             "Your exponents are 2i/P. Here i counts pairs and not channels: i/P.",
-        partial(_sine_code, power=lambda i, pairs: i / max(pairs - 1, 1)):
+        partial(_dot_product, power=lambda i, pairs: i / max(pairs - 1, 1)):
             "Your exponents reach 1 at the last pair. Divide i by P, not by P − 1.",
-        partial(_sine_code, power=lambda i, pairs: (i + 1) / pairs):
-            "Your pairs count from 1. Pair 0 has the wavelength 2π: begin with exponent 0.",
-        lambda coordinate, pairs, temperature: _sine_code(coordinate, pairs, temperature).T:
-            "Your result is transposed: a row for each coordinate, a column for each channel.",
+        partial(_dot_product, power=lambda i, pairs: (i + 1) / pairs):
+            "Your pairs count from 1. Pair 0 turns once over the whole picture: begin with exponent 0.",
+        partial(_dot_product, base=10_000.0):
+            "T is 10,000 in your function, whatever is asked for: use the argument `temperature`.",
+        partial(_dot_product, base=20.0):
+            "T is 20 in your function, whatever is asked for: use the argument `temperature`.",
+        _sines_alone:
+            "These are the sines alone. Without cos a · cos b the product depends on where the cells lie, and not on "
+            "their difference.",
+        partial(_dot_product, combine=lambda y, x: (y.sin() + x.sin()).sum()):
+            "sin a · sin b + cos a · cos b is the *cosine* of a − b.",
     },
-    why="Half of DETR's channels are this code of y, the other half of x. Nothing in it is learned.",
+    why="It depends on where two cells lie in their own picture, and not on the padding beside it.",
 )

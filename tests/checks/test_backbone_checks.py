@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import runpy
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,13 +68,18 @@ def test_frozen_batch_norm_is_the_packages(solved):
     torch.testing.assert_close(names["frozen_batch_norm"](x, mean, var, weight, bias), norm(x))
 
 
-def test_coordinates_and_waves_make_the_packages_positions(solved):
+def test_coordinates_and_products_are_those_of_the_packages_positions(solved):
     names, _ = solved
     mask = torch.zeros(5, 7, dtype=torch.bool)
     mask[4:], mask[:, 5:] = True, True
-    halves = [names["sine_code"](c.flatten(), 4, 20.0).view(5, 7, 8) for c in names["coordinates"](mask)]
-    package = SinePositions(16, temperature=20.0)(mask[None])[0]
-    torch.testing.assert_close(torch.cat(halves, dim=-1).permute(2, 0, 1), package, atol=1e-5, rtol=1e-4)
+    pairs, temperature = 4, 20.0
+    positions = SinePositions(4 * pairs, temperature)(mask[None])[0]  # (16, 5, 7)
+    for values, first in zip(names["coordinates"](mask), (0, 2 * pairs), strict=True):
+        torch.testing.assert_close(values.sin(), positions[first], atol=1e-5, rtol=1e-4)  # pair 0
+    for one, other in (((0, 0), (3, 4)), ((2, 1), (2, 3)), ((3, 0), (0, 4))):
+        wanted = positions[:, one[0], one[1]] @ positions[:, other[0], other[1]] / (2 * pairs)
+        found = names["dot_product"](mask, one, other, pairs, temperature)
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
 # --------------------------------------------------------------------------- wrong answers
@@ -151,15 +157,57 @@ def to_one(padding_mask):
     return y / (y[-1:] + 1e-6), x / (x[:, -1:] + 1e-6)
 
 
-def sines_then_cosines(coordinate, pairs, temperature):
-    angle = coordinate[:, None] / temperature ** (torch.arange(pairs) / pairs)
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
+def kernels_by_their_own_stride(layers):
+    return 1 + sum((kernel - 1) * stride for kernel, stride in layers)
 
 
-def as_in_the_first_transformer(coordinate, pairs, temperature):
-    """With 2i, as the formula is often written, and i counting pairs."""
-    angle = coordinate[:, None] * temperature ** (-2 * torch.arange(pairs) / pairs)
-    return torch.stack([angle.sin(), angle.cos()], dim=2).reshape(len(coordinate), -1)
+def last_stride(layers):
+    reach, jump = 1, 1
+    for kernel, stride in layers:
+        reach, jump = reach + (kernel - 1) * jump, stride
+    return reach
+
+
+def without_parentheses(x, mean, var, weight, bias):
+    m, v, g, b = (t[:, None, None] for t in (mean, var, weight, bias))
+    return x - m / (v + 1e-5).sqrt() * g + b
+
+
+def from_zero(padding_mask):
+    inside = (~padding_mask).float()
+    y, x = inside.cumsum(0) - 1, inside.cumsum(1) - 1
+    return y / (y[-1:] + 1e-6) * 2 * math.pi, x / (x[:, -1:] + 1e-6) * 2 * math.pi
+
+
+def by_nothing(padding_mask):
+    inside = (~padding_mask).float()
+    y, x = inside.cumsum(0), inside.cumsum(1)
+    return y / y[-1:] * 2 * math.pi, x / x[:, -1:] * 2 * math.pi
+
+
+def by_codes(padding_mask, one, other, pairs, temperature, parts=(torch.sin, torch.cos)):
+    """Right as it stands: the positions themselves, and their product."""
+    inside = (~padding_mask).float()
+    sides, speed = (inside[:, 0].sum(), inside[0].sum()), temperature ** (-torch.arange(pairs) / pairs)
+    codes = []
+    for cell in (one, other):
+        angles = [2 * math.pi * (at + 1) / side * speed for at, side in zip(cell, sides)]
+        codes.append(torch.cat([part(angle) for angle in angles for part in parts]))
+    return codes[0] @ codes[1] / (2 * pairs)
+
+
+def in_cells_of_the_map(padding_mask, one, other, pairs, temperature):
+    return by_codes(torch.zeros_like(padding_mask), one, other, pairs, temperature)
+
+
+def by_distance(padding_mask, one, other, pairs, temperature):
+    rows, columns = (~padding_mask[:, 0]).sum(), (~padding_mask[0]).sum()
+    away = 2 * math.pi * math.hypot((one[0] - other[0]) / rows, (one[1] - other[1]) / columns)
+    return torch.cos(away / temperature ** (torch.arange(pairs) / pairs)).mean()
+
+
+def test_another_way_to_the_dot_product_is_right():
+    assert backbone.check_dot_product.verdict(by_codes).right
 
 
 @pytest.mark.parametrize(
@@ -179,8 +227,19 @@ def as_in_the_first_transformer(coordinate, pairs, temperature):
         (backbone.check_coordinates, of_the_padding, "You count the padded cells"),
         (backbone.check_coordinates, of_the_whole_map, "full height and width"),
         (backbone.check_coordinates, to_one, "run to 1"),
-        (backbone.check_sine_code, sines_then_cosines, "Let them alternate"),
-        (backbone.check_sine_code, as_in_the_first_transformer, "i counts pairs"),
+        (
+            backbone.check_cells,
+            lambda pixels, stages: math.ceil(pixels / 2 ** (stages - 1)),
+            "one stage short",
+        ),
+        (backbone.check_receptive_field, kernels_by_their_own_stride, "its own layer's stride"),
+        (backbone.check_receptive_field, last_stride, "Strides multiply"),
+        (backbone.check_frozen_batch_norm, without_parentheses, "parentheses around"),
+        (backbone.check_coordinates, from_zero, "You count from 0"),
+        (backbone.check_coordinates, by_nothing, "0 / 0 is nan"),
+        (backbone.check_dot_product, in_cells_of_the_map, "fractions of the picture"),
+        (backbone.check_dot_product, by_distance, "no function of the distance"),
+        (backbone.check_dot_product, partial(by_codes, parts=(torch.sin,)), "the sines alone"),
     ],
 )
 def test_a_typical_wrong_answer_gets_the_message_that_helps(check: Check, answer, help_: str):
