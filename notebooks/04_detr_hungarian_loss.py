@@ -190,7 +190,7 @@ print("best:", list(zip(rows.tolist(), columns.tolist())), "total", cost[rows, c
 assert cost[rows, columns].sum() == 7
 
 # %% [markdown]
-# Here is a case in pictures: two predictions, 0 and 1, lie nearest to the same object A. Switch from *optimal* to *greedy*, and watch who pays.
+# Here is a case in pictures: two predictions, 0 and 1, both lie nearest to object B. Switch from *optimal* to *greedy*, and watch who pays.
 
 # %%
 MatchingExplorer.toy()
@@ -502,7 +502,7 @@ nearest, cheapest = (extra_cost(many, many_targets, by_iou).mean() for by_iou in
 assert nearest > 0.1 > cheapest
 
 # %% [markdown]
-# (Worse by more than 0.01; the second number is the mean over all scenes. Matched objects cost about −3 each.) Nearest by IoU is worse in every row: it
+# (Worse by more than 0.01; the second number is the mean over all scenes. A pair of the trained detector costs about −2.6.) Nearest by IoU is worse in every row: it
 # looks at no class, and where no box touches an object it knows nothing. Cheapest first is worse hardly ever. For a trained detector
 # each object has one answer that is far cheaper than all others, and for an untrained one all answers cost nearly the same, so a wrong choice costs next to nothing.
 #
@@ -556,7 +556,7 @@ show_experiment("D20", "AP50", "loss_giou")
 
 # %% [markdown]
 # **Corrected.** The defaults of a signature are not the recipe. In this small model equal weights are clearly worse than 1, 5, 2. The class part of the
-# cost is $-\hat p$, not the cross-entropy of the loss; with $-\log\hat p$ the boxes come out looser (`loss_giou`), and AP50 is lower in two runs of three. One
+# cost is $-\hat p$, not the cross-entropy of the loss; with $-\log\hat p$ the boxes come out looser (`loss_giou`), and AP50 is lower with each of the three seeds. One
 # reason may be that $-\log\hat p$ has no ceiling: one unlikely class can outweigh any distance.
 
 # %% [markdown]
@@ -659,16 +659,27 @@ assert spread[0] < 0.05 < spread[500]
 show(
     figure,
     "Four squares with the centres of all boxes, a colour for each query. At step 0 all lie on "
-    "one spot, at step 60 each colour has a strip to itself, later the regions are wide and overlap.",
+    "one spot, at step 60 each colour keeps to a strip, later the regions are wide and overlap.",
 )
 
 # %% [markdown]
-# Queries part. By step 60 each has a strip of the picture to itself; later each also follows the objects there, and their regions grow and overlap. An object that lies on the left is then cheapest for the same query every time,
+# Queries part. By step 60 each keeps to a strip of the picture; later each also follows the objects there, and their regions grow and overlap. An object that lies on the left is then cheapest for the same query every time,
 # so this query gets the same lesson every time, so it leans more. Nobody told a query where to look: the matching rewards whoever is nearest
 # already, and that is enough to break the tie.
 #
 # It may also explain why DETR is slow to start. As long as objects change hands, a query is taught a different thing at each step. DN-DETR (Li et al.,
 # 2022) measured this changing of hands, and trained queries on noisy true boxes besides, which need no matching; it learns faster.
+
+# %% [markdown]
+# ### Three ways to go on
+#
+# | where | what | takes |
+# | --- | --- | --- |
+# | here | more steps: `train_small(small_criterion(), steps=1600)` | two minutes on one core |
+# | a GPU, for example Colab's | the shipped model made anew, on all six shapes: `minivis train detr-mini --out runs/mine` | an hour on one CPU core; on a GPU not measured |
+# | several GPUs and COCO | the paper's recipe, this loss with its weights 1, 5, 2: `minivis train detr-r50-coco --data COCO` | three days on 16 GPUs in the paper |
+#
+# Both recipes print what they take: `minivis recipes detr-r50-coco`.
 
 # %% [markdown]
 # ## Break it
@@ -723,7 +734,8 @@ show_experiment("D21", "AP50", "detections", "loss_giou", "class_error")
 #
 # - *No-object weight 1*: boxes as good as ever, a class error of two thirds, a quarter of an answer for each object. Silence.
 # - *Without GIoU*: the boxes are looser, and AP50 falls by a fifth.
-# - *Without L1*: much worse, and not to be relied on. In one run of three no box ever came to lie on an object.
+# - *Without L1*: worse still, and not to be relied on: its three runs lie between 0.01 and 0.55. (Three runs say little about how often that happens. Trainings are
+#   chaotic: on another kind of processor the same seed gives another run.)
 #
 # And look at the grey bar of `detections`: the whole loss, too, gives nearly two sure answers for an object after 800 steps. To unlearn duplicates takes longer
 # than to find objects. `detr-mini` was trained for 15,000 steps, and in a sixth of the scenes it still says too much (notebook 00 counts them).
@@ -823,6 +835,9 @@ assert min(owned_classes.values()) > 0 and share > 0.2
 # Of every class something: a query has a place, not a class. And a third of the left-over boxes sit on an object after all, though no loss ever asked them to. They
 # found it, and say nothing about it. How does such a query know that another one answers? Queries see each other: the decoder's self-attention, in
 # notebook 03. The loss of this notebook can ask for one answer an object; without that, no query could obey.
+#
+# What these pictures do *not* prove: that a query "is responsible" for its region. They show where objects lay that it was given, in one trained model. Another
+# training deals the regions out anew, and an object outside of all habits may be found as well.
 
 # %% [markdown]
 # ## The document, put to the test: the rest
