@@ -270,7 +270,7 @@ function tileGrid({ hover, keep, release }) {
       if (tile.hidden) return;
       paint(canvas, channelOf(channel, stage), [stage.height, stage.width], viridis);
       const value = valueAt(channel, cell, stage);
-      name.textContent = ranking === "highest" ? `${channel}: ${value.toFixed(1)}` : `${channel}: +${ranks[channel].toFixed(1)} σ`;
+      name.textContent = ranking === "highest" ? `${channel}: ${value.toFixed(1)}` : `${channel}: +${ranks[channel].toFixed(1)}σ`;
       change(tile, {
         "data-channel": channel, "data-value": value.toFixed(6), "aria-pressed": channel === kept,
         "aria-label": `channel ${channel}, value ${value.toFixed(1)}${fresh.includes(channel) ? ", new" : ""}`,
