@@ -55,11 +55,20 @@ export function matchDetections(image, iou) {
  * { scores, right, precision, recall, objects }, the first four of one entry a detection.
  */
 export function precisionRecall(images, label, iou) {
+  return curveOf(images, iou, (each) => each === label, MOST_DETECTIONS);
+}
+
+/** The same with the detections of some classes in one list, as a score threshold for all of them meets them. */
+export function pooledCurve(images, labels, iou) {
+  return curveOf(images, iou, (each) => labels.includes(each), Infinity);
+}
+
+function curveOf(images, iou, isWanted, most) {
   let objects = 0;
   const detections = images.flatMap((image) => {
     const objectOf = matchDetections(image, iou), { labels, scores } = image.found;
-    objects += image.truth.labels.filter((each) => each === label).length;
-    return surestFirst(scores).filter((i) => labels[i] === label).slice(0, MOST_DETECTIONS)
+    objects += image.truth.labels.filter(isWanted).length;
+    return surestFirst(scores).filter((i) => isWanted(labels[i])).slice(0, most)
       .map((i) => ({ score: scores[i], right: objectOf[i] >= 0 }));
   });
   const scores = detections.map(({ score }) => score), order = surestFirst(scores);

@@ -2,6 +2,8 @@
 
 const RIGHT = "#0072B2", WRONG = "#D55E00", MISSED = "#E69F00"; // Okabe and Ito's; a mark and dashes say it as well
 
+const NAMED = 0.05; // a box with a lower score says its name only under the pointer: hundreds of names cover each other
+
 function judgedBoxes({ pictures, names }) {
   const sources = pictures.map((picture) => URL.createObjectURL(new Blob([picture])));
   const image = h("img", { alt: "", draggable: "false" });
@@ -16,7 +18,7 @@ function judgedBoxes({ pictures, names }) {
       ...missed.map(({ box, label }) => judgedBox(box, MISSED, `missed ${names[label]}`, "missed")),
       ...[...detections].reverse().map(({ box, label, score, isRight }) => judgedBox(
         box, isRight ? RIGHT : WRONG, `${isRight ? "✓" : "✗"} ${names[label]} ${score.toFixed(2)}`,
-        isRight ? "right" : "wrong")),
+        `${isRight ? "right" : "wrong"}${score < NAMED ? " hesitant" : ""}`)),
     ];
     overlay.replaceChildren(...boxes);
     const right = detections.filter(({ isRight }) => isRight).length;

@@ -23,16 +23,18 @@ function curveChart() {
     `${i ? "L" : "M"}${x(recall).toFixed(1)} ${y(precision).toFixed(1)}`).join("");
   const sampled = (values) => values.map((value, i) => [i / (values.length - 1), value]);
 
-  /** curves: of the wanted classes; at: { precision, recall } of the score threshold, NaN where there is none. */
-  function show(curves, at) {
+  /**
+   * curves: of the wanted classes; pooled: all their detections in one list; at: { precision, recall } of the score
+   * threshold, a point of that list, NaN where there is none.
+   */
+  function show(curves, pooled, at) {
     const each = curves.map(atRecalls), average = RECALLS.map((_, i) => mean(each.map((values) => values[i])));
     classes.replaceChildren(...(each.length > 1
       ? each.map((values) => svg("path", { class: "one-class", d: path(sampled(values)) })) : []));
     const isThere = each.length > 0;
     line.setAttribute("d", isThere ? path(sampled(average)) : "");
     area.setAttribute("d", isThere ? `${path(sampled(average))}L${x(1)} ${y(0)}L${x(0)} ${y(0)}Z` : "");
-    const [alone] = curves.length === 1 ? curves : [];
-    zigzag.setAttribute("d", alone?.recall.length ? path(alone.recall.map((r, i) => [r, alone.precision[i]])) : "");
+    zigzag.setAttribute("d", path(pooled.objects ? pooled.recall.map((r, i) => [r, pooled.precision[i]]) : []));
     const isDefined = Number.isFinite(at.precision) && Number.isFinite(at.recall);
     point.style.display = isDefined ? "" : "none";
     if (isDefined) change(point, { cx: x(at.recall), cy: y(at.precision) });

@@ -11,9 +11,17 @@ export default {
     const state = Object.fromEntries(changing.map((name) => [name, model.get(name)])), start = { ...state };
     const redraw = oncePerFrame(draw);
     const set = (name, value) => { state[name] = value; touched.add(name); redraw(); };
+    const has = (picture, label) => label === ALL_CLASSES || truths[picture].labels.includes(label);
+
+    /** A class, with a picture that has it: the one that is shown, or the next one. */
+    function choose(label) {
+      const next = truths.map((_, i) => (state.shown + i) % truths.length).find((picture) => has(picture, label));
+      if (next !== undefined && next !== state.shown) set("shown", next);
+      set("label", label);
+    }
 
     const picture = judgedBoxes({ pictures: model.get("pictures"), names });
-    const controls = controlPanel({ names, sources: Object.keys(predictions), set, start, reset() {
+    const controls = controlPanel({ names, sources: Object.keys(predictions), set, choose, start, reset() {
       for (const name of changing) set(name, start[name]);
     } });
     const turn = pageTurner({ count: truths.length, turn: (shown) => set("shown", shown) });
@@ -40,6 +48,8 @@ export default {
       const wanted = classesIn(judgedImages).filter(isWanted);
       const partners = once(`${chosen}partners ${iou}`, () => judgedImages.map((image) => matchDetections(image, iou)));
       const curve = (each) => once(`${chosen}curve ${each} ${iou}`, () => precisionRecall(judgedImages, each, iou));
+      const pooled = once(`${chosen}pooled ${label} ${iou}`,
+        () => pooledCurve(judgedImages, label === ALL_CLASSES ? names.map((_, i) => i) : [label], iou));
       const precisions = once(`${chosen}AP ${label}`,
         () => IOU_THRESHOLDS.map((each) => averagePrecision(judgedImages, [each], wanted)));
       const judged = judgedImages.map(({ found, truth }, i) => {
@@ -58,7 +68,7 @@ export default {
       const found = sum(({ detections }) => detections.length), objects = sum((image) => image.objects);
       const right = sum(({ detections }) => detections.filter(({ isRight }) => isRight).length);
       return {
-        ...state, judged: judged[shown], curves: wanted.map(curve), precisions, right, wrong: found - right,
+        ...state, judged: judged[shown], curves: wanted.map(curve), pooled, precisions, right, wrong: found - right,
         missed: objects - right, precision: right / found, recall: right / objects, pictures: truths.length,
       };
     }
@@ -68,11 +78,11 @@ export default {
       controls.show(now);
       turn.show(now.shown);
       picture.show(now.shown, now.judged);
-      chart.show(now.curves, now);
+      chart.show(now.curves, now.pooled, now);
       bars.show(now.precisions, now.iou);
       legend.textContent = now.label === ALL_CLASSES
-        ? "Thin: each class. Thick: their mean. Dot: this score, all classes together."
-        : "Orange: as it is. Blue: the best precision still to come. Dot: this score.";
+        ? "Grey: each class. Blue: their mean; the area is AP. Orange: all classes in one list. Dot on it: this score."
+        : "Orange: as it is. Blue: the best precision still to come; the area is AP. Dot: this score.";
       counted.replaceChildren(
         `In all ${now.pictures} pictures: `, h("b", {}, `${now.right} right, ${now.wrong} wrong, ${now.missed} missed`),
         ` → precision ${percent(now.precision)}, recall ${percent(now.recall)}`);
@@ -108,7 +118,7 @@ function pick({ boxes, labels, scores }, indices) {
 }
 
 /** Two sliders, two lists and a switch. */
-function controlPanel({ names, sources, set, start, reset }) {
+function controlPanel({ names, sources, set, choose, start, reset }) {
   const score = slider({
     label: "score at least", min: 0, max: 1, step: 0.01, value: start.score, digits: 2,
     changed: (to) => set("score", to),
@@ -123,7 +133,7 @@ function controlPanel({ names, sources, set, start, reset }) {
     return select;
   };
   const source = list("predictions", sources, (i) => set("source", sources[i]));
-  const label = list("classes", ["all classes", ...names], (i) => set("label", i - 1));
+  const label = list("classes", ["all classes", ...names], (i) => choose(i - 1));
   const suppress = h("input", { type: "checkbox", onchange: () => set("suppress", suppress.checked) });
   const element = h("div", { class: "controls" },
     h("div", { class: "row" }, h("label", {}, "predictions ", source), h("label", {}, label),

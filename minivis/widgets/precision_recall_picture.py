@@ -19,6 +19,7 @@ from minivis.evaluation.precision_recall import (
 
 # As in judged_boxes.js.
 RIGHT, WRONG, MISSED, CURVE = "#0072B2", "#D55E00", "#E69F00", "#0072B2"
+NAMED = 0.05
 
 
 def draw_explorer(explorer: Any) -> Image.Image:
@@ -53,9 +54,9 @@ def draw_boxes(axes: Axes, explorer: Any) -> None:
     for i in reversed(shown):  # the surest on top
         mark, colour = ("✓", RIGHT) if partners[i] >= 0 else ("✗", WRONG)
         name = explorer.class_names[int(image.found["labels"][i])]
-        draw_box(
-            axes, image.found["boxes"][i].tolist(), colour, f"{mark} {name} {image.found['scores'][i]:.2f}"
-        )
+        score = image.found["scores"][i].item()
+        text = f"{mark} {name} {score:.2f}" if score >= NAMED else ""
+        draw_box(axes, image.found["boxes"][i].tolist(), colour, text)
     counts = explorer.counts(explorer.shown)
     axes.set_title(", ".join(f"{number} {what}" for what, number in counts.items()), fontsize=10)
     axes.axis("off")
@@ -69,12 +70,14 @@ def draw_box(axes: Axes, box: list[float], colour: str, text: str, style: Any = 
                       linestyle=style if paint == colour else "-")
         )  # fmt: skip
     look = dict(boxstyle="square,pad=0.15", facecolor=colour, edgecolor="none")
+    if not text:
+        return
     ink = "black" if colour == MISSED else "white"
     axes.text(left, top, text, fontsize=7, color=ink, va="bottom", bbox=look)
 
 
 def draw_curve(axes: Axes, explorer: Any) -> None:
-    """The mean over classes of the precision that is left at each recall, and where the score threshold is."""
+    """The mean over classes of the precision left at each recall; on the pooled curve the score threshold."""
     images, curves = explorer.images(), []
     present = {label for image in images for label in image.truth["labels"].tolist()}
     for label in sorted(present.intersection(explorer.wanted())):
@@ -85,12 +88,32 @@ def draw_curve(axes: Axes, explorer: Any) -> None:
             axes.plot(RECALLS, each, color="#999999", linewidth=0.7)
         axes.plot(RECALLS, mean, color=CURVE, linewidth=2)
         axes.fill_between(RECALLS, mean, color=CURVE, alpha=0.15)
+    recall, precision = pooled_curve(explorer)
+    axes.plot(recall, precision, color=WRONG, linewidth=0.8)
     counts = explorer.counts()
     found, objects = counts["right"] + counts["wrong"], counts["right"] + counts["missed"]
     if found and objects:
         axes.plot(counts["right"] / objects, counts["right"] / found, "o", color="black", markersize=7)
     axes.set(xlim=(0, 1.03), ylim=(0, 1.05), xlabel="recall", ylabel="precision")
     axes.set_title(f"IoU at least {explorer.iou:.2f}", fontsize=10)
+
+
+def pooled_curve(explorer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision of the wanted classes' detections in one list, the surest first."""
+    wanted, scores, right, objects = explorer.wanted(), [], [], 0
+    for image in explorer.images():
+        objects += sum(label in wanted for label in image.truth["labels"].tolist())
+        judged = zip(
+            match_detections(image, explorer.iou),
+            image.found["labels"].tolist(),
+            image.found["scores"].tolist(),
+        )
+        for partner, label, score in judged:
+            if label in wanted:
+                scores.append(score)
+                right.append(partner >= 0)
+    hits = np.array(right, dtype=float)[np.argsort(-np.array(scores), kind="stable")].cumsum()
+    return hits / max(objects, 1), hits / np.arange(1, len(hits) + 1)
 
 
 def draw_bars(axes: Axes, explorer: Any) -> None:

@@ -177,6 +177,8 @@ def test_predictions_classes_suppression_and_pictures(open_widget):
     page.get_by_label("classes").select_option("square")
     assert assert_agrees(page, explorer)["label"] == 1
     page.get_by_label("classes").select_option("all classes")
+    for _ in range(shown(page)["shown"]):  # it has turned to a picture with a square
+        page.get_by_role("button", name="previous picture").click()
     before = shown(page)
     page.get_by_label("NMS").check()
     state = assert_agrees(page, explorer)
@@ -198,6 +200,50 @@ def test_nothing_is_above_a_score_of_one(open_widget):
     assert (state["right"], state["wrong"]) == (0, 0)
     assert "precision –" in page.inner_text(".counted")
     assert not page.locator(".point").is_visible()
+
+
+def test_the_dot_lies_on_the_list_that_is_drawn(open_widget):
+    page = open_widget(explorer_of())
+    for label in ("all classes", "square"):
+        page.get_by_label("classes").select_option(label)
+        for score in ("0.5", "0.8"):
+            page.locator("input[type=range]").first.fill(score)
+            shown(page)
+            x, y = (float(page.locator(".point").get_attribute(name)) for name in ("cx", "cy"))
+            corners = page.locator(".zigzag").get_attribute("d").replace("M", "").split("L")
+            away = [max(abs(x - float(a)), abs(y - float(b))) for a, b in (c.split() for c in corners)]
+            assert min(away) < 0.11, "units of the drawing; the path is rounded to a tenth"
+
+
+def test_a_class_that_the_picture_lacks_turns_to_one_that_has_it(open_widget):
+    page = open_widget(explorer := explorer_of())
+    missing = 0
+    for label, name in enumerate(NAMES):
+        page.get_by_role("button", name="Reset").click()
+        page.get_by_label("classes").select_option(name)
+        state = assert_agrees(page, explorer)
+        having = [i for i, truth in enumerate(explorer.truths) if label in truth["labels"]]
+        assert state["shown"] == having[0], "the first from picture 0 on"
+        missing += having[0] > 0
+    assert missing, "one class at least is not in the first picture"
+
+
+def test_a_hesitant_box_says_its_name_under_the_pointer_only(open_widget):
+    outputs = {
+        "pred_logits": torch.tensor([[[6.0, 0, 0, 0], [-1.0, 0, 0, 6.0]]]),
+        "pred_boxes": torch.tensor([[[0.3, 0.5, 0.3, 0.3], [0.7, 0.5, 0.2, 0.3]]]),
+    }
+    target = {"labels": torch.tensor([0]), "boxes": torch.tensor([[0.3, 0.5, 0.3, 0.3]])}
+    page = open_widget(
+        PrecisionRecallExplorer([Image.new("RGB", (120, 90))], {"only": outputs}, [target], NAMES)
+    )
+    page.locator("input[type=range]").first.fill("0")
+    shown(page)
+    tags = page.locator(".judged.wrong .tag")
+    assert page.locator(".judged.right .tag").is_visible() and tags.count() == 1 and not tags.is_visible()
+    box = page.locator(".judged.wrong rect.frame").bounding_box()
+    page.mouse.move(box["x"] + 1, box["y"] + box["height"] / 2)
+    assert tags.is_visible()
 
 
 # --------------------------------------------------------------------------- what is seen

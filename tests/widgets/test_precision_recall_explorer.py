@@ -138,8 +138,21 @@ def test_what_is_drawn_is_what_the_live_widget_shows():
     )
     for name in ("RIGHT", "WRONG", "MISSED"):
         assert f'{name} = "{getattr(precision_recall_picture, name)}"' in boxes
+    assert f"const NAMED = {precision_recall_picture.NAMED};" in boxes
     for name in ("ALL_CLASSES", "NMS_IOU"):
         assert f"const {name} = {getattr(precision_recall_explorer, name)};" in explorer
+
+
+@pytest.mark.parametrize("label", [-1, 1])
+def test_the_score_threshold_is_a_point_of_the_pooled_curve(label):
+    explorer = explorer_of(noise=0.05)
+    explorer.label, explorer.score, explorer.iou = label, 0.6, 0.7
+    recall, precision = precision_recall_picture.pooled_curve(explorer)
+    counts = explorer.counts()
+    found = counts["right"] + counts["wrong"]
+    assert 0 < found < len(recall)
+    assert precision[found - 1] == pytest.approx(counts["right"] / found)
+    assert recall[found - 1] == pytest.approx(counts["right"] / (counts["right"] + counts["missed"]))
 
 
 def test_a_photograph_is_carried_small():
