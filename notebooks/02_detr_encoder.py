@@ -58,8 +58,8 @@ print(f"device: {device}, seed: {SEED}")
 # piece of arc is not a ring yet. **Where does a cell look to find out what it is part of?**
 #
 # Point at places in the picture. Yellow is where that cell looks: the mean of eight *heads*, each of which is a small map on the right. Press one
-# of them to lay it over the picture, and try the three layers. The dashed boxes are the true objects; below each map stands how much of it lies in
-# the cell's own object.
+# of them to lay it over the picture, and try the three layers. The dashed boxes are the true objects; below each map stands over how many cells it
+# is spread, and how much of it lies in the box of the cell's own object.
 
 # %%
 from minivis.data.scenes import load_shipped_scenes
@@ -80,8 +80,8 @@ explorer.token = explorer.token_at(x=58, y=60)
 explorer
 
 # %% [markdown]
-# What you should find: in layer 2 head 3 stays on the ring, head 1 picks out all objects, and head 4 looks at the lower edge whatever you point
-# at. Nobody told them to. Any picture of your own goes in the same way: `AttentionExplorer.of(model, PIL.Image.open("mine.jpg"))`.
+# What you should find: from this cell, head 3 of layer 2 stays on the ring, and head 1 looks at objects, whichever they are. Head 4 looks to the
+# lower right from nearly everywhere; that a circle lies there is chance. Nobody told them to. Any picture of your own goes in the same way: `AttentionExplorer.of(model, PIL.Image.open("mine.jpg"))`.
 #
 # **Predict before you run on.** Write your answers down.
 #
@@ -116,7 +116,8 @@ ENCODER_LAYER.show()
 
 # %% [markdown]
 # What goes in and what comes out have the same shape, so layers can be stacked: three here, six in DETR. Notice the one thing that the document
-# asks you to notice as well: the positions go to Q and K, and not to V.
+# asks you to notice as well: the positions go to Q and K, and not to V. (The drawing has the paper's order, with a norm after each part. `detr-mini`
+# norms before it; you will build that below.)
 
 # %% [markdown]
 # ## By hand: three tokens
@@ -154,7 +155,9 @@ for i, name in enumerate("ABC"):
 #
 # ## Build it
 #
-# $$\mathrm{Attention}(Q, K, V) = \mathrm{softmax}\!\left(\frac{QK^\top}{\sqrt{d}}\right) V$$
+# $$\mathrm{Attention}(Q, K, V) = \mathrm{softmax}\!\left(\frac{QK^\top}{\sqrt{d_k}}\right) V$$
+#
+# Here $d_k$ is the length of one query: all $d$ numbers, or $d/h$ of them once there are heads.
 #
 # ### First a loop
 #
@@ -196,9 +199,9 @@ q, k, v = (torch.tensor([column]).float().T for column in ([0, 1, 2], [0, 0, 1],
 print("A, B, C:", attention(q * ln2, k, v).flatten().round(decimals=3).tolist())
 
 # %% [markdown]
-# ### Why divide by $\sqrt d$?
+# ### Why divide by $\sqrt{d_k}$?
 #
-# The dot product of two random vectors is a sum of $d$ random numbers, so it grows like $\sqrt d$. A softmax over large scores gives nearly all to
+# The dot product of two random vectors is a sum of $d_k$ random numbers, so its size grows like $\sqrt{d_k}$. A softmax over large scores gives nearly all to
 # the largest and has hardly any gradient left. Take 64 random keys and ask how much the best one gets, on average:
 
 # %%
@@ -213,8 +216,8 @@ for d in (16, 64, 256):
 # ### Heads
 #
 # One softmax makes one mixture. But a cell may want to know several things: what continues my edge, what else is there, where does the ground end.
-# So the $d$ channels are cut into $h$ slices, and each slice does its own attention, with its own weights. It costs the same: $h$ attentions on
-# $d/h$ channels.
+# So the $d$ channels are cut into $h$ slices, and each slice does its own attention, with its own weights. It takes as
+# many multiplications as before: $h$ attentions on $d/h$ channels. (There are $h$ times as many weights to store, if anybody stores them.)
 
 # %%
 
@@ -317,7 +320,7 @@ print(f"the query of cell 27 in two pictures: cosine {similarity:.1f}")
 # ### D5 · "In self-attention, Query == Key"
 #
 # In code it reads `q = k = x + pos`, and that is where the sentence comes from. But two different matrices are still to come. If queries and keys
-# were the same, the scores were symmetric: what I am for you, you are for me. How far are they from that?
+# were the same, the scores would be symmetric: what I am for you, you are for me. How far are they from that?
 
 # %%
 with torch.no_grad():
@@ -415,7 +418,7 @@ print(
 print(f"always naming the picture's commonest colour would give {100 * COUNTING:.0f} %")
 
 # %% [markdown]
-# Without positions the best there is is to count colours, and that is what was learned. With them, the maps show how it is done. Each panel is
+# Without positions nothing is better than counting colours, and that is about as far as it got. With them, the maps show how it is done. Each panel is
 # what one cell of the upper row looks at:
 
 # %%
@@ -447,7 +450,8 @@ show(
 #
 # In another place the document calls it fixed. DETR's are **fixed sines**, with nothing to learn. What is learned is something else: the object
 # queries, which take the place of anchors (notebook 03). But one could learn a vector for each row and each column. Or do without. Each was
-# trained three times from different random weights (`minivis experiment D10` repeats them):
+# trained three times from different random weights (`minivis experiment D10` repeats them). AP50 is notebook 00's. `loss_giou` says how badly boxes
+# fit (notebook 04), and `class_error` how many objects in a hundred get a wrong class: of both, less is better. Each point is one training.
 
 # %%
 from minivis.widgets import show_experiment
@@ -455,9 +459,9 @@ from minivis.widgets import show_experiment
 show_experiment("D10", "AP50", "loss_giou", "class_error")
 
 # %% [markdown]
-# **Corrected.** Sines are DETR's default, with no parameters. Learned vectors find about as many objects within the spread of the seeds; they
-# begin as noise, and have to find out that neighbours are neighbours. Without positions next to nothing is learned in this time. In the paper,
-# which trains far longer, doing without costs 7.8 AP (its table 3).
+# **Corrected.** Sines are DETR's default, with no parameters. The AP50 of learned vectors lies within the spread of the seeds; their boxes fit worse
+# in two of three trainings. (They begin as noise, and have to find out that neighbours are neighbours.) Without positions little is learned in
+# this time. In the paper, which trains far longer, doing without costs 7.8 AP (its table 3).
 
 # %% [markdown]
 # ### D7 · "Positions in every layer are better than once"
@@ -469,7 +473,8 @@ show_experiment("D7", "AP50", "loss_giou", "class_error")
 
 # %% [markdown]
 # **Confirmed.** With positions added once to the cells, every one of the three trainings has a lower AP50 than its twin of the same seed. (With
-# the object queries added once as well, one of three is not: the spread between seeds is as large as that.) Added once, positions become part of
+# the object queries added once as well, one of three does not; and by the GIoU loss one of three with the cells once is not worse. Differences are
+# as small as the spread of seeds.) Added once, positions become part of
 # the content: later layers have to carry them along. The paper found the same with a full model, by 1.4 AP.
 
 # %% [markdown]
@@ -535,7 +540,7 @@ for name, height, width, stride in (
     )
 
 # %% [markdown]
-# At DETR's own stride of 32 the quadratic part is a quarter of the layer. At stride 8 it is nearly all, and the weights alone would take
+# At DETR's own stride of 32 the quadratic part is a quarter of the layer. At stride 8 it is five sixths, and the weights alone would take
 # gigabytes. Now measure. The module's fused kernel works through the keys in blocks and never stores the weights; the explicit path (which
 # `record_attention` takes, since it wants to see them) does.
 
@@ -655,8 +660,8 @@ show(
 )
 
 # %% [markdown]
-# Boxes and classes both suffer, and hang together: as long as it is not clear which query an object belongs to, no query can learn its class. That
-# the boxes get better at all without positions can have two reasons. Queries learn where objects usually are, and how large; and convolutions pad
+# Boxes and classes both suffer. They may hang together: as long as it is not clear which query an object belongs to, a query can hardly learn its
+# class. That the boxes get better at all without positions can have two reasons. Queries learn where objects usually are, and how large; and convolutions pad
 # with zeros at the border of the picture, so cells near it look different (Islam et al., below), and a little of *where* leaks in.
 
 # %% [markdown]
@@ -692,32 +697,40 @@ assert AS_TRAINED > 0.7 and ap(lost) < 0.1
 # %% [markdown]
 # Nothing is left: this model has learned to rely on them. (One that is trained without them, as above, finds a little.) Now the mask. In a batch,
 # a smaller picture is padded to the size of the largest. Here all scenes get 64 pixels of padding on the right, once with the mask and once
-# without it.
+# without it. The mask has two uses: attention gives no weight to padding, and positions are counted over the picture alone (notebook 01). **Which
+# of the two is missed more?** The third line forgets the mask and puts the positions right.
 
 # %%
 wide = F.pad(hundred.images.pixels, (0, 64))
 padding = torch.zeros(100, 128, 192, dtype=torch.bool, device=device)
 padding[:, :, 128:] = True
 
+unmasked = ImageBatch(wide, torch.zeros_like(padding))
+
 masked = ap(model, ImageBatch(wide, padding))
-forgotten = ap(model, ImageBatch(wide, torch.zeros_like(padding)), widened=192 / 128)
-with torch.inference_mode(), record_attention(model) as maps:
-    model(ImageBatch(wide, torch.zeros_like(padding)))
+forgotten = ap(model, unmasked, widened=192 / 128)
+codes = model.positions(padding[:1, ::16, ::16])  # what they are with the mask: (1, d, 8, 12)
+placed = copy.deepcopy(model)
+placed.positions.forward = lambda mask: codes.expand(len(mask), -1, -1, -1)
+positions_right = ap(placed, unmasked)
+with torch.inference_mode(), record_attention(placed) as maps:
+    placed(unmasked)
 weights = maps["transformer.encoder.layers.0.self_attn"]  # (B, heads, 96, 96): 8 rows of 12 cells
 on_padding = (
     weights.unflatten(-1, (8, 12)).unflatten(2, (8, 12))[:, :, :, :8, :, 8:].sum((-1, -2)).mean()
 )
 
 print(f"padded, with the mask: AP {masked:.2f}   without it: AP {forgotten:.2f}")
-print(
-    f"without the mask, cells of the picture give {100 * on_padding:.0f} % of their weight to padding"
-)
+print(f"without it, but with the right positions: AP {positions_right:.2f}")
+print(f"and there cells of the picture give {100 * on_padding:.0f} % of their weight to padding")
 assert masked > AS_TRAINED - 0.1 and forgotten < masked - 0.2
+assert positions_right > masked - 0.2 and positions_right > forgotten + 0.2
 
 # %% [markdown]
 # **The symptom:** an AP that depends on what a picture was batched with. When yours changes with the batch size, look for a mask that got lost.
-# (The small loss *with* the mask comes from the backbone: its group norm averages over the padding as well.) The widget hatches padding; no cell
-# looks there:
+# And it is not what one thinks of first: cells do look into the padding, and that costs a little. Most of the harm comes from positions that are
+# stretched over a wider picture, and say of every cell that it lies farther left. (A little is lost *with* the mask too, in the backbone, which has
+# none: it averages over the padding in its group norms, and its convolutions reach into it.) The widget hatches padding; no cell looks there:
 
 # %%
 padded = AttentionExplorer.of(
@@ -749,9 +762,10 @@ for layers, value in flat.items():
 assert flat[1,] > AS_TRAINED - 0.15 and flat[3,] < 0.2
 
 # %% [markdown]
-# Look at layer 1 in the widget again. Its maps are as rich as those of the other layers, and the detector hardly misses them. Those of layer 3
-# look duller (many cells stare at an edge), and without them it finds nothing. **How a map looks does not say how much hangs on it.** (Nor is this
-# the last word: taking something away is blunt, since the later layers never saw such inputs in training.)
+# Look at layer 1 in the widget again. Its heads 2 and 8 stay on the cell's own object as those of later layers do, and the detector hardly misses
+# them. In layer 3 heads 3, 7 and 8 give most of their weight to the border of the picture, and without that layer's maps it finds nothing. **How a
+# map looks does not say how much hangs on it.** (Nor is this the last word: taking something away is blunt, since the later layers never saw such
+# inputs in training.)
 
 # %% [markdown]
 # ### D34 · "The transformer sees relations of things far apart"
@@ -764,10 +778,12 @@ assert flat[1,] > AS_TRAINED - 0.15 and flat[3,] < 0.2
 show_experiment("D34", "right_far", "AP_far", "AP_near")
 
 # %% [markdown]
-# **Qualified.** Relations of far apart things *are* learned: in six of nine trainings every circle or nearly so gets its right kind, in the other
-# three it is a guess, and nothing lies between. But it does not take an encoder. The decoder's queries read the whole picture too, and four
-# decoder layers without any encoder have learned it every time; with an encoder two of three trainings had not got there yet. What an encoder is
-# good for, then, is another question. The paper's answer: without one its model loses 3.9 AP, most on large objects (its section 4.2).
+# **Qualified.** Relations of far apart things *can* be learned: in six of nine trainings every circle or nearly so gets its right kind, in the other
+# three it is a guess, and nothing lies between. (So look at the points: a bar averages hits and misses.) It takes no encoder: the decoder's
+# queries read the whole picture too, and four decoder layers alone found it three times of three. **What the encoder adds, these trainings do not
+# say.** In 800 steps it was found once of three times with two encoder layers before two decoder layers, and twice without them: that is the luck
+# of the seed, for or against. The paper trains far longer, and there the encoder helps: without one its model loses 3.9 AP, most on large objects
+# (its section 4.2).
 
 # %% [markdown]
 # ## Look inside: what heads are in the habit of
@@ -816,7 +832,7 @@ show(
 #    little.
 # 2. **A cell is not its pixels.** Its vector has seen far more than its 16 × 16 pixels (notebook 01), and after one layer of attention it holds a
 #    part of all others.
-# 3. **Nothing may hang on it**, as in layer 1 above.
+# 3. **Little may hang on it**, as in layer 1 above.
 #
 # The first can be counted. For every cell, find the one that it looks at most (mean over heads), and the one from which most arrives (length of
 # the vector). Are they the same?
@@ -832,12 +848,12 @@ with torch.inference_mode():
             arrives = torch.einsum("hij,hjc,dhc->ijd", A, v, out).norm(dim=-1)
             same.append(A.mean(0).argmax(-1) == arrives.argmax(-1))
         agreement = torch.cat(same).float().mean().item()
-        assert agreement < 0.95
+        assert agreement < 0.85
         print(f"layer {number}: in {100 * agreement:.0f} % of the cells they are the same")
         x = layer(x, mask, pos)
 
 # %% [markdown]
-# In a quarter of the cells and more, the brightest place of the map is not where most comes from. Use maps to find questions, and answer them by
+# In about a quarter of the cells or more, the brightest place of the map is not where most comes from. Use maps to find questions, and answer them by
 # taking something away.
 #
 # ## Real weights
@@ -913,7 +929,7 @@ check_self_attention(self_attention)
 # %% [markdown]
 # ### Exercise 3: lay a map on its pixels (10 minutes)
 #
-# The question that is asked most about attention maps: which pixels does token 137 belong to? Tokens run along the rows of the grid. Some models
+# Every attention map raises this question: which pixels does token 137 belong to? Tokens run along the rows of the grid. Some models
 # put extra tokens before it (a "class token"). The last cell of a row may reach beyond the picture, and is cut off there.
 #
 # <details><summary>A hint</summary>
@@ -991,11 +1007,11 @@ check_what_arrives(what_arrives)
 # %% [markdown]
 # ## In short
 #
-# - Attention is a soft lookup: $\mathrm{softmax}(QK^\top/\sqrt d)\,V$. Q, K and V are made from the cells by learned matrices; nothing else is
+# - Attention is a soft lookup: $\mathrm{softmax}(QK^\top/\sqrt{d_k})\,V$. Q, K and V are made from the cells by learned matrices; nothing else is
 #   learned.
-# - Heads do it several times side by side, on slices of the channels, for the price of one.
-# - By itself it is equivariant: it sees a bag of cells. Positions, added to queries and keys in every layer, say where things are. Values carry
-#   content only.
+# - Heads do it several times side by side, on slices of the channels, with no more multiplications than one.
+# - By itself it is equivariant: it sees a bag of cells. Positions, added to queries and keys in every layer, say where things are. DETR adds none
+#   to values.
 # - Comparing every cell with every other takes time in proportion to $n^2$; a fused kernel keeps the memory at $n$.
 # - A map shows where weights lie. It does not show what arrives, nor what hangs on it: take something away and see.
 #

@@ -29,6 +29,10 @@ def _zeroed_after(scores, padding):
     return scores.softmax(-1).masked_fill(padding, 0)
 
 
+def _times_infinity(scores, padding):
+    return (scores + padding * -torch.inf).softmax(-1)
+
+
 def _by_rows(scores, padding):
     return scores.masked_fill(padding[: len(scores), None], 0).softmax(-1)
 
@@ -60,6 +64,21 @@ check_weights_with_padding = Check(
         _by_rows:
             "You hide rows, which are queries. Keys are the columns: `padding` belongs to the last "
             "dimension.",
+        partial(_weights, put=-10.0):
+            "A score of −10 is small only beside large ones; the others may be −20. Which score has the "
+            "weight 0, whatever the others are?",
+        _times_infinity:
+            "False · ∞ is 0 · ∞, which is no number (nan). Put −∞ where `padding` is True, and leave the "
+            "others alone: `masked_fill`, or `torch.where`.",
+        lambda scores, padding: scores.masked_fill(padding, -torch.inf):
+            "These are still scores; the softmax is missing, which makes weights of them.",
+        lambda scores, padding: scores.masked_fill(padding, -torch.inf).exp():
+            "The weights of a row have to sum to 1: divide by their sum, or take the softmax.",
+        lambda scores, padding: scores.masked_fill(padding, -torch.inf).softmax(0):
+            "Your softmax runs down the columns. A row is what one query makes of all keys, so it runs "
+            "along the last dimension.",
+        lambda scores, padding: scores[:, ~padding].softmax(-1):
+            "You leave the padded keys out. They keep their columns, with the weight 0.",
     },
     why="A padded key gets exactly 0 in every head of every layer, so a picture's answer does not "
     "depend on what it was batched with (as far as the transformer goes).",
@@ -69,17 +88,18 @@ check_weights_with_padding = Check(
 # 2. Where the positions go
 
 
-def _attention(q, k, v, scale=1.0):
-    return (scale * q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
+def _softmax(scores):
+    return scores.softmax(-1)
 
 
-def _self_attention(x, pos, w_q, w_k, w_v, to=("q", "k"), after=False, scale=1.0):
+def _self_attention(x, pos, w_q, w_k, w_v, to=("q", "k"), after=False, scale=1.0, weigh=_softmax):
     def project(name, w):
         if name not in to:
             return x @ w.mT
         return x @ w.mT + pos if after else (x + pos) @ w.mT
 
-    return _attention(project("q", w_q), project("k", w_k), project("v", w_v), scale)
+    q, k, v = project("q", w_q), project("k", w_k), project("v", w_v)
+    return weigh(scale * q @ k.mT / q.shape[-1] ** 0.5) @ v
 
 
 def _layer(n: int, d: int, seed: int) -> dict[str, Tensor]:
@@ -115,6 +135,29 @@ check_self_attention = Check(
         lambda x, pos, w_q, w_k, w_v: _self_attention(x, pos, w_q.mT, w_k.mT, w_v.mT):
             "Your projections are transposed: as in `nn.Linear`, a row of `w` makes one number of the "
             "output. Write `x @ w.mT`.",
+        lambda x, *rest: _self_attention(x, *rest, scale=x.shape[-1] ** -0.5):
+            "You divide the scores by d; divide by its root.",
+        lambda x, *rest: _self_attention(x, *rest, scale=(x.shape[-1] / x.shape[-2]) ** 0.5):
+            "You divide by the root of n, the number of cells. It is the length of a query, d, that makes "
+            "dot products large.",
+        partial(_self_attention, weigh=lambda scores: scores.softmax(-2)):
+            "Your softmax runs down the columns. Row i is how cell i spreads its attention, so it runs "
+            "along the last dimension.",
+        partial(_self_attention, weigh=lambda scores: scores):
+            "You mix the values with the scores themselves; the softmax is missing, which makes weights of them.",
+        lambda x, *rest: _self_attention(
+            x, *rest, scale=x.shape[-1] ** 0.5, weigh=lambda scores: scores.softmax(-1) / x.shape[-1] ** 0.5
+        ):
+            "You divide by √d after the softmax, and so make the mixture smaller. It is the scores that are "
+            "divided.",
+        lambda x, pos, w_q, w_k, w_v: _self_attention(x, pos, w_q, w_k, torch.eye(len(w_v))):
+            "You mix the cells themselves: `w_v` has no part in your result.",
+        lambda x, pos, w_q, w_k, w_v: _self_attention(x, pos, w_q, w_q, w_v):
+            "You use `w_q` for the keys too. Queries and keys have the same input, not the same projection.",
+        lambda x, pos, w_q, w_k, w_v: _softmax((x + pos) @ w_q.mT @ w_k @ (x + pos).mT / x.shape[-1] ** 0.5):
+            "These are the weights; what they gather is wanted: mix the values with them.",
+        lambda x, *rest: x + _self_attention(x, *rest):
+            "You add x to what is gathered. That is the layer's part; here the mixtures alone are wanted.",
     },
     why="The same x and the same positions, in every layer again: so even the last layer can look for "
     'a place ("my left edge"), and still pass on nothing but content.',
@@ -162,6 +205,30 @@ check_pixels_of_token = Check(
         lambda token, columns, stride, size, extra: _pixels(token, size[0] // stride, stride, size, extra):
             "You count in rows of the picture's height: tokens run along a row, so divide by the "
             "number of columns.",
+        lambda token, columns, stride, size, extra: _pixels(token, columns, stride, size[::-1], extra):
+            "You cut off x at the height and y at the width: `size` is (height, width).",
+        lambda *inputs: ((r := _pixels(*inputs))[0], r[1], r[2] - 1, r[3] - 1):
+            "You give the last pixels of the cell; right and bottom lie just outside, one farther.",
+        lambda token, columns, stride, size, extra: (
+            (r := _pixels(token, columns, stride, size, extra, clip=False))[0], r[1],
+            min(r[2] - 1, size[1]), min(r[3] - 1, size[0]),
+        ):
+            "You give the last pixels of the cell; right and bottom lie just outside, one farther.",
+        lambda *inputs: ((r := _pixels(*inputs))[1], r[0], r[3], r[2]):
+            "The numbers are right, but not their order: left (x), top (y), right (x), bottom (y).",
+        lambda token, columns, stride, size, extra: (
+            _pixels(token, columns, stride, (size[0] - 1, size[1] - 1), extra)
+        ):
+            "You cut off one pixel too early: the right edge of the last pixel is the width itself.",
+        lambda token, columns, stride, size, extra: _pixels(token, columns, stride, (10**9, size[1]), extra):
+            "You cut off at the width only; the last row may reach beyond the picture's height.",
+        lambda token, columns, stride, size, extra: _pixels(token, columns, stride, (size[0], 10**9), extra):
+            "You cut off at the height only; the last column may reach beyond the picture's width.",
+        lambda token, columns, stride, size, extra: _pixels(token, size[1] // stride, stride, size, extra):
+            "You take width // stride for the number of columns; where the last cell reaches beyond the picture "
+            "that is one too few. `columns` says how many there are.",
+        partial(_pixels, offset=lambda t, e: t - e - 1):
+            "You are one cell off: tokens are counted from 0.",
     },
     why="A map that is stretched over the picture by eye is off by up to a cell where the picture's "
     "size is no multiple of the stride. This one is not.",
@@ -182,6 +249,12 @@ def _neighbours(rows, columns, reach, near=lambda down, across: torch.maximum(do
     return near(*_distances(rows, columns)) <= reach
 
 
+def _one_side(rows, columns, reach):
+    cells = torch.arange(rows * columns)
+    row, column = cells // columns, cells % columns
+    return (row[:, None] - row <= reach) & (column[:, None] - column <= reach)
+
+
 def _along_the_list(rows, columns, reach):
     cells = torch.arange(rows * columns)
     return (cells[:, None] - cells).abs() <= reach
@@ -191,6 +264,9 @@ check_neighbours = Check(
     "neighbours",
     solution=_neighbours,
     cases=[
+        {"rows": 1, "columns": 4, "reach": 1},  # small enough to be shown number by number
+        {"rows": 2, "columns": 2, "reach": 1},
+        {"rows": 4, "columns": 1, "reach": 2},
         {"rows": 2, "columns": 3, "reach": 1},
         {"rows": 3, "columns": 5, "reach": 1},
         {"rows": 4, "columns": 3, "reach": 2},
@@ -216,6 +292,14 @@ check_neighbours = Check(
             "You have True where a cell may not look; True is wanted where it may.",
         lambda *inputs: _neighbours(*inputs) & ~torch.eye(inputs[0] * inputs[1], dtype=torch.bool):
             "A cell may look at itself as well: it is 0 away.",
+        lambda rows, columns, reach: _neighbours(rows, columns, reach - 1):
+            "A cell that is `reach` away may still be looked at: ≤, not <.",
+        _one_side:
+            "A difference below 0 is a distance too: take `abs()`. As it is, a cell looks any distance ahead.",
+        partial(_neighbours, near=lambda down, across: down):
+            "You compare rows only; columns have to be near as well.",
+        partial(_neighbours, near=lambda down, across: across):
+            "You compare columns only; rows have to be near as well.",
     },
     why="With this mask attention sees what a convolution of 2 · reach + 1 cells sees. DETR's encoder has no "
     "such mask: it sees the whole picture in its first layer.",
@@ -271,6 +355,15 @@ check_what_arrives = Check(
         lambda weights, values, out: weights * (values @ out.mT).norm(dim=-1)[:, None]:
             "You multiply row i by the length of cell i's own value. What arrives at i from j is j's value: "
             "it belongs to the column.",
+        lambda weights, values, out: weights @ (values @ out.mT):
+            "This is the head's output, a sum over all cells. Before the sum there is a vector for each pair, and "
+            "its length is wanted.",
+        lambda weights, values, out: (values @ out.mT).norm(dim=-1).expand_as(weights):
+            "The weights have no part in your result: what arrives is the weight times the vector.",
+        partial(_what_arrives, size=lambda x: x.norm()):
+            "You take one length for all values together (`norm()` without `dim`): each j has its own.",
+        lambda *inputs: (a := _what_arrives(*inputs)) / a.sum(-1, keepdim=True):
+            "You divide each row by its sum. Lengths are wanted, not shares: they need not sum to 1.",
     },
     why="Two maps of one head: where it looks, and where what it gathers comes from. They need not agree.",
 )

@@ -135,12 +135,29 @@ def arriving(project=True, order=2, own=False):
         (encoder.check_weights_with_padding, hidden, "hide the picture"),
         (encoder.check_weights_with_padding, small_scores, "e⁰ is 1"),
         (encoder.check_weights_with_padding, lambda scores, padding: F.softmax(scores, 1), "no part"),
+        (encoder.check_weights_with_padding, lambda s, p: F.softmax(s + p * float("-inf"), 1), "no number"),
+        (encoder.check_weights_with_padding, lambda s, p: torch.where(p, -torch.inf, s), "still scores"),
+        (encoder.check_weights_with_padding, lambda s, p: F.softmax(s[:, ~p], 1), "keep their columns"),
         (encoder.check_self_attention, layer(scale=1.0), "do not divide the scores"),
         (encoder.check_self_attention, layer(values_too=True), "Your values carry positions"),
         (encoder.check_self_attention, layer(keys=False), "Only your queries"),
         (encoder.check_self_attention, layer(queries=False), "Only your keys"),
         (encoder.check_self_attention, layer(keys=False, queries=False), "no part"),
         (encoder.check_self_attention, layer(afterwards=True), "project first"),
+        (encoder.check_self_attention, lambda x, *rest: x + layer()(x, *rest), "add x"),
+        (encoder.check_self_attention, lambda x, p, q, k, v: layer()(x, p, q, q, v), "for the keys too"),
+        (encoder.check_self_attention, lambda x, *rest: layer(scale=1 / x.shape[1])(x, *rest), "its root"),
+        (
+            encoder.check_self_attention,
+            lambda x, *rest: layer(scale=1 / len(x) ** 0.5)(x, *rest),
+            "root of n",
+        ),
+        (
+            encoder.check_pixels_of_token,
+            lambda *p: [v - (i > 1) for i, v in enumerate(rectangle()(*p))],
+            "outside",
+        ),
+        (encoder.check_pixels_of_token, lambda *p: [rectangle()(*p)[i] for i in (1, 0, 3, 2)], "order"),
         (encoder.check_pixels_of_token, rectangle(swap=True), "changed places"),
         (encoder.check_pixels_of_token, rectangle(forget_extra=True), "has no place in the grid"),
         (encoder.check_pixels_of_token, rectangle(clip=False), "reach beyond the picture"),
@@ -152,11 +169,18 @@ def arriving(project=True, order=2, own=False):
         ),
         (encoder.check_neighbours, loop_over_cells(in_either), "near in both"),
         (encoder.check_neighbours, loop_over_cells(in_steps), "corners of the square"),
+        (
+            encoder.check_neighbours,
+            loop_over_cells(lambda i, j, c, reach: i // c - j // c <= reach and i % c - j % c <= reach),
+            "abs()",
+        ),
         (encoder.check_neighbours, loop_over_cells(lambda *p: not in_both(*p)), "may not look"),
         (encoder.check_what_arrives, lambda weights, values, out: weights, "These are the weights"),
         (encoder.check_what_arrives, arriving(project=False), "through the last matrix"),
         (encoder.check_what_arrives, arriving(order=1), "absolute numbers"),
         (encoder.check_what_arrives, arriving(own=True), "belongs to the column"),
+        (encoder.check_what_arrives, lambda w, v, o: w * torch.norm(v @ o.T), "without `dim`"),
+        (encoder.check_what_arrives, lambda w, v, o: torch.norm(v @ o.T, dim=1).repeat(len(w), 1), "no part"),
         (
             encoder.check_what_arrives,
             lambda weights, values, out: torch.linalg.norm(weights @ (values @ out.T), dim=1),
@@ -182,3 +206,10 @@ def test_a_typical_wrong_answer_gets_the_message_that_helps(check: Check, answer
 )
 def test_other_ways_are_right_as_well(check: Check, answer):
     assert check.verdict(answer).right
+
+
+def test_a_wrong_mask_of_neighbours_is_shown_number_by_number():
+    for answer in (in_either, in_steps, lambda *p: not in_both(*p)):
+        case = encoder.check_neighbours.verdict(loop_over_cells(answer)).case
+        assert "numbers of shape" not in case
+        assert "expected = [[" in case
