@@ -87,9 +87,10 @@ def ranked(outputs: Outputs, targets: Sequence[dict[str, Any]]) -> dict[str, Any
 
 
 def spots(outputs: Outputs) -> dict[str, bytes]:
-    """Every answer's box (images, queries, 4) and score (images, queries) in steps of 1/255: to be drawn as dots."""
-    scores = outputs["pred_logits"].float().softmax(-1)[..., :-1].amax(-1)
-    return {name: _in_steps(values) for name, values in (("box", outputs["pred_boxes"]), ("score", scores))}
+    """Every answer's box (images, queries, 4) and score (images, queries) in steps of 1/255, and its class."""
+    scores, labels = outputs["pred_logits"].float().softmax(-1)[..., :-1].max(-1)
+    steps = {name: _in_steps(values) for name, values in (("box", outputs["pred_boxes"]), ("score", scores))}
+    return steps | {"label": labels.to(torch.uint8).numpy().tobytes()}
 
 
 def objects_per_class(targets: Sequence[dict[str, Any]], classes: int) -> list[int]:

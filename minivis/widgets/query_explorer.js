@@ -30,7 +30,7 @@ export default {
 
     const picture = queryPicture(actions), strip = headStrip(heads, actions);
     const top = topBar(scenes, seen, actions), list = queryList(queries, actions), classes = classTable(classNames, layers, actions);
-    const field = queryField(answers), sum = precisionPanel(layers, queries, answers, actions);
+    const field = queryField(answers, classNames), sum = precisionPanel(layers, answers, busiest, actions);
     const parts = [picture, strip, top, list, classes, field, sum];
     const root = keepKeys(h("div", {
       class: "mv mv-query-explorer", "data-widget": "query-explorer", tabindex: 0, role: "group",
@@ -38,9 +38,9 @@ export default {
       onkeydown: (event) => answerKey(event, actions, state),
     },
     h("div", { class: "panes" },
-      h("div", { class: "left" }, top.element, picture.element, strip.element),
+      h("div", { class: "left" }, top.element, picture.element, legend(), strip.element),
       h("div", { class: "right" }, list.element, classes.element, field.element, sum.element)),
-    h("p", { class: "mv-note keys" }, "Keys: ← → query, ↑ ↓ layer, h head, x drop or take back.")));
+    h("p", { class: "mv-note keys" }, "Keys (click the picture first): ← → query, ↑ ↓ layer, h the next head, Esc the mean of all, x drop or take back.")));
 
     let known = { dropped: null, precision: null };
     function precision(isKept) {
@@ -149,15 +149,23 @@ function topBar(scenes, seen, actions) {
   };
 }
 
+function legend() {
+  const kinds = {
+    "of-chosen": "the chosen query", "of-earlier": "the same, after earlier layers", "of-sure": "others that are sure",
+    "of-unsure": "those that are not", light: "attention, from none to the most in this map",
+  };
+  return h("p", { class: "legend" }, ...Object.entries(kinds).map(([kind, text]) => h("span", {}, h("i", { class: kind }), text)));
+}
+
 // All queries: a button each, with what it says here
 
 function queryList(queries, actions) {
   const title = h("b", {}), drop = h("button", { type: "button", class: "mv-button" });
   const chips = Array.from({ length: queries }, (_, query) => {
-    const what = h("span", {}), button = h("button", {
+    const what = h("span", {}), percent = h("small", {}), button = h("button", {
       type: "button", class: "chip", "data-query": query, tabindex: -1, onclick: () => actions.choose(query),
-    }, h("b", {}, query), what);
-    return { button, what };
+    }, h("b", {}, query), what, percent);
+    return { button, what, percent };
   });
   let chosen = 0;
   drop.addEventListener("click", () => actions.toggle(chosen));
@@ -166,14 +174,15 @@ function queryList(queries, actions) {
       ...chips.map(({ button }) => button))),
     show: ({ scene, layer, query, isKept }) => {
       chosen = query;
-      title.textContent = `${queries} queries, after layer ${layer}`;
+      title.textContent = `${queries} queries, after layer ${layer} (in %)`;
       drop.textContent = isKept[query] ? `drop query ${query}` : `take back query ${query}`;
-      chips.forEach(({ button, what }, q) => {
+      chips.forEach(({ button, what, percent }, q) => {
         const { name, score } = scene.best(layer, q);
         what.textContent = score >= SURE ? name : "–";
+        percent.textContent = Math.round(100 * score);
         change(button, {
           "data-sure": score >= SURE, "data-dropped": !isKept[q], "aria-pressed": q === query,
-          "aria-label": `query ${q}: ${score >= SURE ? name : "no object"}${isKept[q] ? "" : ", dropped"}`,
+          "aria-label": `query ${q}: ${score >= SURE ? name : "no object"}, ${Math.round(100 * score)} %${isKept[q] ? "" : ", dropped"}`,
         });
       });
     },
@@ -210,8 +219,8 @@ function classTable(classNames, layers, actions) {
 
 // AP over all scenes, of the queries that are kept, after each layer
 
-function precisionPanel(layers, queries, answers, actions) {
-  const title = h("b", {}), rows = Array.from({ length: layers }, (_, i) => {
+function precisionPanel(layers, answers, busiest, actions) {
+  const queries = answers.queries, title = h("b", {}), rows = Array.from({ length: layers }, (_, i) => {
     const bar = h("i", {}), full = h("s", {}), value = h("span", { class: "value" });
     const row = h("button", { type: "button", class: "ap", "data-layer": i + 1, onclick: () => actions.chooseLayer(i + 1) },
       h("span", {}, `layer ${i + 1}`), h("span", { class: "meter" }, bar, full), value);
@@ -220,14 +229,16 @@ function precisionPanel(layers, queries, answers, actions) {
   const keep = slider({
     label: "keep the busiest", min: 0, max: queries, step: 1, value: queries, digits: 0, changed: actions.keep,
   });
+  const shown = keep.querySelector("output"), words = h("p", { class: "mv-note" }, "Orange: with all queries.");
   let whole = null;
   return {
-    element: h("div", { class: "precision" }, title, ...rows.map(({ row }) => row), keep),
+    element: h("div", { class: "precision" }, title, ...rows.map(({ row }) => row), keep, words),
     show: ({ layer, isKept, precision }) => {
       const kept = isKept.filter(Boolean).length;
       if (kept === queries) whole = precision;
       title.textContent = `AP on ${answers.images} scenes with ${kept} of ${queries} queries`;
       keep.set(kept);
+      if (!busiest.every((query, rank) => isKept[query] === rank < kept)) shown.textContent = "own choice";
       rows.forEach(({ row, bar, full, value }, i) => {
         const { ap } = precision[i], before = whole?.[i].ap ?? null;
         bar.style.width = `${100 * ap}%`;

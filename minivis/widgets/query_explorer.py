@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import traitlets
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 
 from minivis.attention import record_attention
@@ -160,14 +160,17 @@ class QueryExplorer(Widget):
             self._known[key] = average_precision(outputs, self._targets, self._dataset)["AP"]
         return self._known[key]
 
-    def spots_of(self, query: int) -> tuple[Float[np.ndarray, "images 4"], Float[np.ndarray, " images"]]:
-        """A query's boxes and scores on the evaluated scenes after the chosen layer, in steps of 1/255."""
+    def spots_of(
+        self, query: int
+    ) -> tuple[Float[np.ndarray, "images 4"], Float[np.ndarray, " images"], Int[np.ndarray, " images"]]:
+        """A query's boxes and scores, in steps of 1/255, and classes on the evaluated scenes after the chosen layer."""
         spots, shape = (
             self.answers["spots"][self.layer - 1],
             (self.answers["images"], self.answers["queries"]),
         )
         boxes, scores = (np.frombuffer(spots[name], np.uint8) / 255 for name in ("box", "score"))
-        return boxes.reshape(*shape, 4)[:, query], scores.reshape(shape)[:, query]
+        labels = np.frombuffer(spots["label"], np.uint8).astype(int).reshape(shape)
+        return boxes.reshape(*shape, 4)[:, query], scores.reshape(shape)[:, query], labels[:, query]
 
     def describe(self) -> str:
         layers, queries = self.shown.boxes.shape[:2]

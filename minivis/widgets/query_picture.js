@@ -62,10 +62,13 @@ function queryPicture(actions) {
   return { element, show };
 }
 
-/** Where a tag of a size lies at one of a box's corners, in the picture, and clear of those that are there already. */
+/** Where a tag of a size lies at one of a box's corners, or beside it, in the picture, and clear of those that are there already. */
 function freeCorner([cx, cy, w, h_], width, height, taken) {
   const [left, right, above, below] = [cx - w / 2, cx + w / 2 - width, cy - h_ / 2 - height, cy + h_ / 2];
-  const spots = [[left, above], [right, above], [left, below], [right, below], [left, above + height]]
+  const [before, behind, top, bottom] = [left - width, right + width, above + height, below - height];
+  const corners = [[left, above], [right, above], [left, below], [right, below], [left, top], [right, top], [left, bottom],
+    [right, bottom], [behind, top], [before, top], [behind, bottom], [before, bottom]];
+  const spots = corners
     .map(([x, y]) => ({ left: Math.max(0, Math.min(x, 1 - width)), top: Math.max(0, Math.min(y, 1 - height)), width }));
   const meet = (a, b) => a.left < b.left + b.width && b.left < a.left + a.width && Math.abs(a.top - b.top) < height;
   const spot = spots.find((one) => taken.every((other) => !meet(one, other))) ?? spots[0];

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -15,7 +14,17 @@ OVERLAY, DEEPEST, DIM = (
     0.9,
     np.array([12, 14, 28, 127.5]) / 255,
 )  # as in the browser
-CONFIDENCE = LinearSegmentedColormap.from_list("confidence", ["#707587", "#FFDA44"])
+COLOURS = [
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#F0E442",
+    "#000000",
+]  # of classes
+UNSURE = "#b9bcc6"
 CHOSEN, SURE = "#56B4E9", 0.5
 TITLE = dict(fontsize=9.5, loc="left")
 
@@ -65,10 +74,10 @@ def draw_box(axes: Axes, box: np.ndarray, colour: str, width: float) -> None:
 
 def draw_answers(axes: Axes, explorer: Any) -> None:
     """A dot for each scene, at the middle of the query's box, the surest on top."""
-    boxes, scores = explorer.spots_of(explorer.query)
-    order = scores.argsort(kind="stable")
-    size = np.where(scores[order] >= SURE, 9, 3)
-    axes.scatter(*boxes[order, :2].T, s=size, c=scores[order], cmap=CONFIDENCE, vmin=0, vmax=1, linewidths=0)
-    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], aspect="equal", facecolor="#17181d")
+    boxes, scores, labels = explorer.spots_of(explorer.query)
+    order, sure = scores.argsort(kind="stable"), scores >= SURE
+    colours = np.where(sure, np.take(COLOURS, labels % len(COLOURS)), UNSURE)[order]
+    axes.scatter(*boxes[order, :2].T, s=np.where(sure, 10, 3)[order], c=colours.tolist(), linewidths=0)
+    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], aspect="equal", facecolor="#f6f6f6")
     axes.set_title(f"its boxes' middles, {len(scores)} scenes", **TITLE)
-    axes.set_xlabel("yellow: sure of an object", fontsize=8.5)
+    axes.set_xlabel("coloured by class: sure of an object", fontsize=8.5)

@@ -268,26 +268,82 @@ def test_attention_can_be_taken_away(page):
     )
 
 
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # in the order of the classes
+
+
+def rgb(colour: str) -> list[int]:
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def canvas_pixels(page, index: int) -> np.ndarray:
+    data, width, height = page.evaluate(
+        """(index) => {
+          const canvas = document.querySelectorAll(".field canvas")[index], { width, height } = canvas;
+          return [[...canvas.getContext("2d").getImageData(0, 0, width, height).data], width, height];
+        }""",
+        index,
+    )
+    return np.array(data).reshape(height, width, 4)[..., :3]
+
+
 def test_dots_lie_where_the_query_answers(page, explorer):
-    """The surest answers are yellow dots at the middles of their boxes."""
+    """In the colours of their classes, at the middles of their boxes: where no dot lies nearby, exactly there."""
     page.locator(".chip[data-query='3']").click()
     shown(page)
     explorer.query, explorer.layer = 3, LAYERS
-    boxes, scores = explorer.spots_of(3)
-    assert (scores > 0.9).sum() > 3
-    for canvas, side in enumerate((0, 2)):
-        data = page.evaluate(
-            """(index) => {
-              const canvas = document.querySelectorAll(".field canvas")[index];
-              return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
-            }""",
-            canvas,
-        )
-        pixels = np.array(data).reshape(300, 300, 4)
-        for box in boxes[scores > 0.9]:
-            x, y = np.clip((box[side : side + 2] * 300).astype(int), 0, 299)
-            assert pixels[y, x, 0] > 200 and pixels[y, x, 2] < 130
+    boxes, scores, labels = explorer.spots_of(3)
+    pixels, middles, seen = canvas_pixels(page, 0), boxes[:, :2] * 300, 0
+    ring = explorer.shown.boxes[-1, 3, :2] * 300
+    for number in np.flatnonzero(scores > 0.9):
+        near = np.linalg.norm(middles - middles[number], axis=1) < 8
+        if near.sum() > 1 or np.linalg.norm(ring - middles[number]) < 15:
+            continue
+        x, y = np.clip(middles[number].astype(int), 0, 299)
+        wanted = 0.85 * np.array(rgb(COLOURS[labels[number]])) + 0.15 * 246
+        assert np.abs(pixels[y, x] - wanted).max() < 4
+        seen += 1
+    assert seen > 3
     assert f"sure of an object in {explorer.answers['sure'][-1][3]} of them" in page.inner_text(".field")
+
+
+def test_bars_count_sizes_and_classes(page, explorer):
+    """The columns that are not empty are those of the sizes of sure boxes; the highest is the commonest size."""
+    page.locator(".chip[data-query='3']").click()
+    shown(page)
+    explorer.query, explorer.layer = 3, LAYERS
+    boxes, scores, labels = explorer.spots_of(3)
+    sure = scores >= 0.5
+    bins = np.minimum(23, np.floor(np.sqrt(boxes[sure, 2] * boxes[sure, 3]) / 0.6 * 24).astype(int))
+    counts = np.bincount(bins, minlength=24)
+    pixels, columns = canvas_pixels(page, 1), (300 / 24 * (np.arange(24) + 0.5)).astype(int)
+    bars = (np.abs(pixels - 246).max(-1) > 20)[:, columns].sum(0)  # coloured pixels in each
+    assert bars == pytest.approx(counts / counts.max() * 112, abs=1.5)
+    fullest = pixels[:, columns[counts.argmax()]]
+    for label in set(labels[sure][bins == counts.argmax()]):
+        assert (np.abs(fullest - rgb(COLOURS[label])).max(-1) < 8).any(), "its class is there in its colour"
+
+
+def test_a_choice_of_ones_own_is_not_called_the_busiest(page):
+    slider = page.locator(".precision .mv-slider output")
+    page.locator(".chip[data-query='3']").click()
+    page.keyboard.press("x")
+    shown(page)
+    assert slider.inner_text() == "own choice"
+    page.keyboard.press("x")
+    page.get_by_label("keep the busiest").fill("24")
+    shown(page)
+    assert slider.inner_text() == "24"
+
+
+def test_labels_of_boxes_that_lie_on_each_other_do_not(open_widget):
+    """Scene 482: three queries answer with the same star, and each can be clicked by its label."""
+    widget = QueryExplorer(
+        minivis.load("detr-mini"), load_shipped_scenes(), scenes=[482], evaluated=3, query=21
+    )
+    page = open_widget(widget, width=960, height=760)
+    for query in (0, 7, 20):
+        page.locator(f".tag[data-query='{query}']").click(timeout=2000)
+        assert shown(page)["query"] == str(query)
 
 
 @pytest.mark.parametrize("width", [400, 640, 940])
@@ -327,7 +383,7 @@ def test_views_let_go_and_hear_python(page):
             boxes: floats(0.5, 0.5, 0.2, 0.2, 0.5, 0.5, 0.4, 0.4), probabilities: floats(0.9, 0.1, 0.6, 0.4),
             maps: bytes(255, 0, 0, 255), maxima: floats(1, 1), grid: [1, 2] };
           const answers = { images: 1, queries: 2, objects: [1], sure: [[1, 1]], ranked: [ranked],
-            spots: [{ box: bytes(9, 9, 9, 9, 9, 9, 9, 9), score: bytes(200, 100) }] };
+            spots: [{ box: bytes(9, 9, 9, 9, 9, 9, 9, 9), score: bytes(200, 100), label: bytes(0, 0) }] };
           const values = { class_names: ["dot"], scenes: [scene], answers, scene: 0, query: 0, layer: 1, head: -1,
             dropped: [] };
           const watchers = {}; let saved = 0;

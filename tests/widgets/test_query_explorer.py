@@ -93,6 +93,7 @@ def test_answers_are_ranked_class_by_class_the_surest_first():
     assert objects_per_class(targets, 2) == [2, 1]
     dots = spots(outputs)
     assert list(dots["score"]) == [153, 128, 230, 178] and list(dots["box"][:4]) == [64, 64, 51, 51]
+    assert list(dots["label"]) == [0, 1, 0, 0]
 
 
 def test_pictures_in_which_nothing_is_met():
