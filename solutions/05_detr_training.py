@@ -12,6 +12,7 @@ from minivis.checks.detr_training import (
     check_blind_class_loss,
     check_encoder_layer_flops,
     check_suppress,
+    check_tokens_at_half,
     check_which_are_right,
 )
 
@@ -25,7 +26,7 @@ from minivis.checks.detr_training import (
 def blind_class_loss(counts, silent, no_object_weight):
     weight = torch.cat([counts, torch.tensor([no_object_weight * silent])])  # of each class in the loss
     guess = weight / weight.sum()
-    return -(guess * guess.log()).sum()
+    return -torch.special.xlogy(guess, guess).sum()  # 0 · log 0 = 0
 
 
 check_blind_class_loss(blind_class_loss)
@@ -97,3 +98,15 @@ def encoder_layer_flops(tokens, d, hidden):
 
 
 check_encoder_layer_flops(encoder_layer_flops)
+
+
+# %% [markdown]
+# The quadratic part is $4N^2d$, the rest $8Nd^2 + 4Nd\cdot\mathrm{hidden}$. They are equal at $N = 2d + \mathrm{hidden}$.
+
+
+# %%
+def tokens_at_half(d, hidden):
+    return 2 * d + hidden
+
+
+check_tokens_at_half(tokens_at_half)

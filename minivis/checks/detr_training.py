@@ -9,11 +9,13 @@ Mistakes are variants of a solution that can be bent: `partial(_blind, weigh=Fal
 from functools import partial
 from math import log
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou, nms
 
 from minivis.checks.base import Check
+from minivis.evaluation.precision_recall import Curve, at_recalls
 
 
 def _random(*shape: int, seed: int) -> Tensor:
@@ -31,11 +33,47 @@ def _blind(counts, silent, weight, weigh=True, guess="weighted", total="weights"
     loss = weights * number
     guessed = loss if guess == "weighted" else number
     totals = {"weights": loss.sum(), "queries": number.sum(), "one": 1.0}
-    return -(loss * logarithm(guessed / guessed.sum())).sum() / totals[total]
+    there = loss > 0  # 0 · log 0 = 0
+    return -(loss * logarithm(guessed / guessed.sum()))[there].sum() / totals[total]
 
 
 def _without_silence(counts, silent, weight):
     return _blind(counts, 1e-12, weight)
+
+
+def _blind_with_nan(counts, silent, weight):
+    """p · log p as it is: 0 · (−∞) for a class that no query is matched to."""
+    share = torch.cat([counts.double(), torch.tensor([weight * float(silent)])])
+    share = share / share.sum()
+    return -(share * share.log()).sum()
+
+
+_MISTAKES_OF_A_GUESS = {
+    partial(_blind, weigh=False):
+        "This is the loss without weights, and with the guess that is best there. \"No object\" counts only "
+        "`no_object_weight`, in the guess and in the mean.",
+    partial(_blind, guess="counts"):
+        "You guess by how often each class occurs. Under a weighted loss another guess is better: "
+        "probabilities in proportion to weight times number.",
+    lambda counts, silent, weight: log(len(counts) + 1):
+        "This is ln(K + 1), the loss of somebody who guesses all K + 1 alike and does not even know how often "
+        "each occurs.",
+    lambda counts, silent, weight: log(len(counts)):
+        "This is ln K. \"No object\" is a class as well, and the classes need not be equally frequent.",
+    _without_silence:
+        "You leave \"no object\" out. It weighs little, but there are many of it.",
+    partial(_blind, total="queries"):
+        "Divide by the sum of the weights, not by the number of queries: `cross_entropy` with `weight` is a "
+        "weighted mean.",
+    partial(_blind, total="one"):
+        "This is the sum. The class loss is a mean: divide by the sum of the weights.",
+    partial(_blind, logarithm=torch.log2):
+        "Your logarithm is to the base 2: PyTorch's losses are in natural logarithms.",
+}
+
+
+def _nan_where_a_class_is_not_there(mistake, counts, silent, weight):
+    return mistake(counts, silent, weight) if counts.all() else float("nan")
 
 
 check_blind_class_loss = Check(
@@ -45,28 +83,15 @@ check_blind_class_loss = Check(
         {"counts": torch.tensor([2.0, 2.0, 2.0]), "silent": 24.0, "no_object_weight": 0.1},
         {"counts": torch.tensor([5.0, 1.0]), "silent": 14.0, "no_object_weight": 0.1},
         {"counts": torch.tensor([3.0, 9.0, 4.0, 1.0]), "silent": 83.0, "no_object_weight": 0.5},
+        {"counts": torch.tensor([4.0, 0.0, 2.0]), "silent": 14.0, "no_object_weight": 0.1},  # a class not there
     ],
-    mistakes={
-        partial(_blind, weigh=False):
-            "This is the loss without weights, and with the guess that is best there. \"No object\" counts only "
-            "`no_object_weight`, in the guess and in the mean.",
-        partial(_blind, guess="counts"):
-            "You guess by how often each class occurs. Under a weighted loss another guess is better: "
-            "probabilities in proportion to weight times number.",
-        lambda counts, silent, weight: log(len(counts) + 1):
-            "This is ln(K + 1), the loss of somebody who guesses all K + 1 alike and does not even know how often "
-            "each occurs.",
-        lambda counts, silent, weight: log(len(counts)):
-            "This is ln K. \"No object\" is a class as well, and the classes need not be equally frequent.",
-        _without_silence:
-            "You leave \"no object\" out. It weighs little, but there are many of it.",
-        partial(_blind, total="queries"):
-            "Divide by the sum of the weights, not by the number of queries: `cross_entropy` with `weight` is a "
-            "weighted mean.",
-        partial(_blind, total="one"):
-            "This is the sum. The class loss is a mean: divide by the sum of the weights.",
-        partial(_blind, logarithm=torch.log2):
-            "Your logarithm is to the base 2: PyTorch's losses are in natural logarithms.",
+    mistakes=_MISTAKES_OF_A_GUESS | {
+        _blind_with_nan:
+            "Right, but for a class that occurs nowhere: there 0 · log 0 gives nan. A class without queries adds "
+            "nothing, so count it as 0 (`torch.special.xlogy` does).",
+    } | {
+        partial(_nan_where_a_class_is_not_there, mistake): f"{message} And 0 · log 0 is 0, not nan."
+        for mistake, message in _MISTAKES_OF_A_GUESS.items()
     },
     why="A class loss that stays at this number means: nothing of the picture has reached the class head yet.",
 )
@@ -111,6 +136,21 @@ def _each_object_its_nearest(scores, labels, overlap, true_labels, iou):
     return right
 
 
+def _first_that_is_near_enough(scores, labels, overlap, true_labels, iou):
+    right, free = [False] * len(scores), list(range(len(true_labels)))
+    for i in scores.argsort(descending=True).tolist():
+        found = next((j for j in free if labels[i] == true_labels[j] and overlap[i, j] >= iou), None)
+        if found is not None:
+            right[i] = True
+            free.remove(found)
+    return right
+
+
+def _in_the_order_of_the_scores(scores, labels, overlap, true_labels, iou):
+    right = _right(scores, labels, overlap, true_labels, iou)
+    return [right[i] for i in scores.argsort(descending=True).tolist()]
+
+
 check_which_are_right = Check(
     "which_are_right",
     solution=_right,
@@ -127,6 +167,10 @@ check_which_are_right = Check(
             "scores": torch.tensor([0.9, 0.8, 0.3]), "labels": torch.tensor([0, 0, 0]),
             "overlap": torch.tensor([[0.95, 0.2], [0.8, 0.6], [0.2, 0.4]]), "true_labels": torch.tensor([0, 0]),
             "iou": 0.5,
+        },
+        {  # near enough to two objects: it takes the nearer one, and leaves the other to the next
+            "scores": torch.tensor([0.9, 0.8]), "labels": torch.tensor([0, 0]),
+            "overlap": torch.tensor([[0.6, 0.9], [0.7, 0.1]]), "true_labels": torch.tensor([0, 0]), "iou": 0.5,
         },
         {
             "scores": _random(8, seed=0), "labels": torch.tensor([0, 1, 0, 1, 0, 1, 0, 0]),
@@ -150,6 +194,12 @@ check_which_are_right = Check(
         _each_object_its_nearest:
             "You let each object choose its best box. Here the detections choose, the surest first: a worse box "
             "with a higher score gets the object.",
+        _first_that_is_near_enough:
+            "You take the first free object that is near enough. Take the one with the largest overlap: the other "
+            "may be all that the next detection can have.",
+        _in_the_order_of_the_scores:
+            "The right answers in the order of the scores. Put each at its detection's place in the list: "
+            "`right[i] = True`.",
     },
     why="A duplicate is wrong however well it lies. So AP punishes what NMS would remove, and what DETR's matching "
     "teaches it not to say.",
@@ -175,6 +225,17 @@ def _area(right, objects, envelope=True, per="objects", forwards=False):
     return sum(gained) / {"objects": objects, "found": max(len(gained), 1), "detections": len(right)}[per]
 
 
+def _at_101_recalls(right, objects):
+    hits = np.cumsum(np.asarray(right, dtype=float))
+    curve = Curve(-np.arange(len(hits)), hits > 0, hits / np.arange(1, len(hits) + 1), hits / objects)
+    return at_recalls(curve).mean()
+
+
+def _mean_of_all_precisions(right, objects):
+    hits = np.cumsum(np.asarray(right, dtype=float))
+    return (hits / np.arange(1, len(hits) + 1)).mean()
+
+
 check_average_precision = Check(
     "average_precision",
     solution=_area,
@@ -198,6 +259,12 @@ check_average_precision = Check(
             "This is the recall of the whole list. Where the wrong ones stand in it does not matter to yours.",
         lambda right, objects: sum(right) / len(right):
             "This is the precision of the whole list. Where the wrong ones stand in it does not matter to yours.",
+        _at_101_recalls:
+            "This is COCO's reading at 101 recalls, nearly the area. Asked is the area itself: a step of width "
+            "1 / `objects` at each hit.",
+        _mean_of_all_precisions:
+            "You average the precision after every detection. An area has widths: only a right detection moves recall, "
+            "by 1 / `objects`; a wrong one has no width.",
     },
     why="Only the order counts: AP asks whether wrong detections come after right ones, and not what the scores are.",
 )
@@ -228,6 +295,20 @@ def _in_the_order_of_the_list(boxes, scores, labels, iou):
     return torch.tensor(kept)
 
 
+def _from_the_threshold_on(boxes, scores, labels, iou):
+    overlap, kept = box_iou(boxes, boxes), []
+    for i in scores.argsort(descending=True).tolist():
+        if all(labels[i] != labels[j] or overlap[i, j] < iou for j in kept):
+            kept.append(i)
+    return torch.tensor(kept)
+
+
+def _as_a_mask(boxes, scores, labels, iou):
+    mask = torch.zeros(len(scores), dtype=torch.bool)
+    mask[batched_nms(boxes, scores, labels, iou)] = True
+    return mask
+
+
 check_suppress = Check(
     "suppress",
     solution=_nms,
@@ -240,6 +321,10 @@ check_suppress = Check(
             "boxes": torch.tensor([[0.0, 0.0, 10.0, 4.0], [2.0, 0.0, 12.0, 4.0], [4.0, 0.0, 14.0, 4.0],
                                    [0.0, 0.0, 10.0, 4.0]]),
             "scores": torch.tensor([0.9, 0.8, 0.7, 0.6]), "labels": torch.tensor([0, 0, 0, 1]), "iou": 0.6,
+        },
+        {  # an overlap of exactly the threshold: both stay
+            "boxes": torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 2.0]]),
+            "scores": torch.tensor([0.9, 0.8]), "labels": torch.tensor([0, 0]), "iou": 0.5,
         },
         {
             "boxes": torch.cat([_random(12, 2, seed=4), 0.8 + _random(12, 2, seed=5)], dim=1),
@@ -257,6 +342,10 @@ check_suppress = Check(
             "middle goes and both ends stay.",
         lambda boxes, scores, labels, iou: batched_nms(boxes, scores, labels, iou).sort().values:
             "The right boxes, but in the order of the list: give them with the surest first.",
+        _from_the_threshold_on:
+            "You remove a box that overlaps by exactly `iou`. It goes only if it overlaps by more: `>`, not `>=`.",
+        _as_a_mask:
+            "You give a true or false for each box. Give the indices of those that are kept, the surest first.",
     },
     why="It is a rule about boxes, and knows nothing of objects: two real ones that overlap as much lose one as well.",
 )
@@ -265,9 +354,9 @@ check_suppress = Check(
 # 5. What an encoder layer computes
 
 
-def _flops(tokens, d, hidden, projections=4, products=2, matrices=2, each=2, square=True):
+def _flops(tokens, d, hidden, projections=4, products=2, matrices=2, each=2, square=True, width=True):
     linear = tokens * (projections * d * d + matrices * d * hidden)
-    return each * (linear + products * (tokens * tokens if square else tokens) * d)
+    return each * (linear + products * (tokens * tokens if square else tokens) * (d if width else 1))
 
 
 check_encoder_layer_flops = Check(
@@ -286,7 +375,15 @@ check_encoder_layer_flops = Check(
         partial(_flops, products=1):
             "There are two products of N × N with d: queries with keys, and weights with values.",
         partial(_flops, projections=3):
-            "There are four projections of d × d: queries, keys, values, and the output.",
+            "One projection is missing: there are four of d × d, for queries, keys, values, and the output.",
+        partial(_flops, projections=0):
+            "You leave out attention's own linear layers: queries, keys, values and the output are d × d each.",
+        partial(_flops, projections=1):
+            "You count one projection of d × d. Queries, keys, values and the output have one each.",
+        partial(_flops, matrices=0):
+            "The feed-forward part is missing: for each token d × hidden, and back.",
+        partial(_flops, width=False):
+            "Each of the N × N entries is a sum over d numbers, and so is each output over N: N² · d, not N².",
         partial(_flops, matrices=1):
             "The feed-forward part has two matrices: d × hidden, and back.",
         partial(_flops, square=False):
@@ -294,4 +391,28 @@ check_encoder_layer_flops = Check(
     },
     why="With d = 256 and a hidden width of 2,048 the products that are quadratic in the map outgrow the linear layers "
     "only above 2,560 tokens: DETR at 800 × 1088 has 850.",
+)
+
+
+def _crossing(d, hidden, projections=4, matrices=2, products=2):
+    """Where products · N² · d = N · (projections · d² + matrices · d · hidden)."""
+    return (projections * d + matrices * hidden) / products
+
+
+check_tokens_at_half = Check(
+    "tokens_at_half",
+    solution=_crossing,
+    cases=[{"d": 256, "hidden": 2048}, {"d": 64, "hidden": 128}],
+    mistakes={
+        partial(_crossing, products=1):
+            "There are two products of N² · d, with the keys and with the values: twice what you count.",
+        partial(_crossing, matrices=0):
+            "Half of *all*: the feed-forward part belongs to the other half, too.",
+        partial(_crossing, projections=0):
+            "Half of *all*: the four projections belong to the other half, too.",
+        lambda d, hidden: _flops(850, d, hidden):
+            "These are operations. Asked is a number of tokens.",
+    },
+    why="Above it attention's quadratic part is the larger one. DETR at 800 × 1088 has 850 tokens, a map of stride 16 "
+    "3,400.",
 )

@@ -20,7 +20,7 @@ from minivis.training.checkpoint import read_log
 from minivis.widgets.pictures import show
 
 CURVE, LINE = "#0072B2", "#D55E00"
-SHOWN, SIDE = 8, 220  # pictures, and how large each is in pixels
+SHOWN, SIDE = 8, 180  # pictures, and how large each is in pixels
 
 
 class Blind(NamedTuple):

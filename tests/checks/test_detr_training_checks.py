@@ -33,7 +33,7 @@ def blind(guess, reduce):
         counts = [*counts.tolist(), silent]
         weights = [1.0] * (len(counts) - 1) + [no_object_weight]
         p = guess(counts, weights)
-        parts = [-w * n * math.log(q) for w, n, q in zip(weights, counts, p)]
+        parts = [-w * n * math.log(q) if n else 0.0 for w, n, q in zip(weights, counts, p)]
         return reduce(parts, counts, weights)
 
     return blind_class_loss
@@ -73,6 +73,40 @@ def go_through(order, taken_counts=True, classes=True, reach=lambda a, b: a >= b
         return result
 
     return which_are_right
+
+
+def weighted_shares(counts, silent, no_object_weight):
+    weights = torch.cat([counts, torch.tensor([no_object_weight * silent])])
+    return weights / weights.sum()
+
+
+def entropy(p):
+    return -(p * p.log()).sum()
+
+
+def first_near_enough(scores, labels, overlap, true_labels, iou):
+    result, taken = [False] * len(scores), set()
+    for i in falling(scores).tolist():
+        for j in range(len(true_labels)):
+            if j not in taken and labels[i] == true_labels[j] and overlap[i, j] >= iou:
+                result[i] = True
+                taken.add(j)
+                break
+    return result
+
+
+def read_at_101(right, objects):
+    values = []
+    for recall in torch.linspace(0, 1, 101, dtype=torch.float64).tolist():
+        later = [
+            sum(right[:n]) / n for n in range(1, len(right) + 1) if sum(right[:n]) / objects >= recall - 1e-9
+        ]
+        values.append(max(later, default=0))
+    return sum(values) / 101
+
+
+def suppress_at_the_threshold(boxes, scores, labels, iou):
+    return suppress(boxes, scores, labels, iou - 1e-6)
 
 
 def falling(scores):
@@ -136,6 +170,7 @@ def flops(tokens, d, hidden):
         (detr_training.check_average_precision, area),
         (detr_training.check_suppress, suppress),
         (detr_training.check_encoder_layer_flops, flops),
+        (detr_training.check_tokens_at_half, lambda d, hidden: 2 * d + hidden),
     ],
 )
 def test_other_ways_are_right_as_well(check: Check, answer):
@@ -174,6 +209,52 @@ def test_other_ways_are_right_as_well(check: Check, answer):
             detr_training.check_encoder_layer_flops,
             lambda n, d, hidden: 8 * n * d * d + 4 * n * d * hidden,
             "linear layers only",
+        ),
+        (detr_training.check_blind_class_loss, lambda *given: entropy(weighted_shares(*given)), "0 · log 0"),
+        (detr_training.check_which_are_right, first_near_enough, "the largest overlap"),
+        (
+            detr_training.check_which_are_right,
+            lambda scores, *rest: go_through(falling)(scores, *rest)[falling(scores)],
+            "in the order of the scores",
+        ),
+        (detr_training.check_average_precision, read_at_101, "101 recalls"),
+        (
+            detr_training.check_average_precision,
+            lambda right, objects: sum(sum(right[:n]) / n for n in range(1, len(right) + 1)) / len(right),
+            "after every detection",
+        ),
+        (detr_training.check_suppress, suppress_at_the_threshold, "`>`, not `>=`"),
+        (
+            detr_training.check_suppress,
+            lambda boxes, scores, labels, iou: [
+                i in suppress(boxes, scores, labels, iou) for i in range(len(scores))
+            ],
+            "Give the indices",
+        ),
+        (
+            detr_training.check_encoder_layer_flops,
+            lambda n, d, hidden: 8 * n * d * d + 4 * n * n * d,
+            "feed-forward part is missing",
+        ),
+        (
+            detr_training.check_encoder_layer_flops,
+            lambda n, d, hidden: 4 * n * n * d + 4 * n * d * hidden,
+            "own linear layers",
+        ),
+        (
+            detr_training.check_encoder_layer_flops,
+            lambda n, d, hidden: 2 * n * d * d + 4 * n * n * d + 4 * n * d * hidden,
+            "one projection of d",
+        ),
+        (
+            detr_training.check_encoder_layer_flops,
+            lambda n, d, hidden: 8 * n * d * d + 4 * n * n + 4 * n * d * hidden,
+            "N² · d, not N²",
+        ),
+        (
+            detr_training.check_tokens_at_half,
+            lambda d, hidden: 2 * (2 * d + hidden),
+            "There are two products",
         ),
     ],
 )
