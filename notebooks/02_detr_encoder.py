@@ -437,7 +437,7 @@ mirrored = learned_map[0, torch.arange(SIDE), 0, torch.arange(SIDE - 1, -1, -1)]
 assert mirrored.min() > 0.5
 show(
     figure,
-    "Four grids of 4 by 4 cells. In each a cell of the upper row is framed, and nearly all weight lies "
+    "Four grids of 4 by 4 cells. In each a cell of the upper row is framed, and most weight lies "
     "on the cell of that row that is its mirror image.",
 )
 
@@ -728,7 +728,7 @@ assert positions_right > masked - 0.2 and positions_right > forgotten + 0.2
 
 # %% [markdown]
 # **The symptom:** an AP that depends on what a picture was batched with. When yours changes with the batch size, look for a mask that got lost.
-# And it is not what one thinks of first: cells do look into the padding, and that costs a little. Most of the harm comes from positions that are
+# The cause one thinks of first is the lesser: cells look into the padding, which costs a little. Most of the harm comes from positions that are
 # stretched over a wider picture, and say of every cell that it lies farther left. (A little is lost *with* the mask too, in the backbone, which has
 # none: it averages over the padding in its group norms, and its convolutions reach into it.) The widget hatches padding; no cell looks there:
 
