@@ -81,7 +81,8 @@ explorer
 
 # %% [markdown]
 # What you should find: from this cell, head 3 of layer 2 stays on the ring, and head 1 looks at objects, whichever they are. Head 4 looks to the
-# lower right from nearly everywhere; that a circle lies there is chance. Nobody told them to. Any picture of your own goes in the same way: `AttentionExplorer.of(model, PIL.Image.open("mine.jpg"))`.
+# lower right from nearly everywhere; that a circle lies there is chance. Nobody told them to. Any picture of your own goes in the same way:
+# `AttentionExplorer.of(model, PIL.Image.open("mine.jpg"))`.
 #
 # **Predict before you run on.** Write your answers down.
 #
@@ -116,8 +117,8 @@ ENCODER_LAYER.show()
 
 # %% [markdown]
 # What goes in and what comes out have the same shape, so layers can be stacked: three here, six in DETR. Notice the one thing that the document
-# asks you to notice as well: the positions go to Q and K, and not to V. (The drawing has the paper's order, with a norm after each part. `detr-mini`
-# norms before it; you will build that below.)
+# asks you to notice as well: the positions go to Q and K, and not to V. (The drawing has the paper's order, with a norm after each part.
+# `detr-mini` norms before it; you will build that below.)
 
 # %% [markdown]
 # ## By hand: three tokens
@@ -201,8 +202,8 @@ print("A, B, C:", attention(q * ln2, k, v).flatten().round(decimals=3).tolist())
 # %% [markdown]
 # ### Why divide by $\sqrt{d_k}$?
 #
-# The dot product of two random vectors is a sum of $d_k$ random numbers, so its size grows like $\sqrt{d_k}$. A softmax over large scores gives nearly all to
-# the largest and has hardly any gradient left. Take 64 random keys and ask how much the best one gets, on average:
+# The dot product of two random vectors is a sum of $d_k$ random numbers, so its size grows like $\sqrt{d_k}$. A softmax over large scores gives
+# nearly all to the largest and has hardly any gradient left. Take 64 random keys and ask how much the best one gets, on average:
 
 # %%
 for d in (16, 64, 256):
@@ -418,8 +419,8 @@ print(
 print(f"always naming the picture's commonest colour would give {100 * COUNTING:.0f} %")
 
 # %% [markdown]
-# Without positions nothing is better than counting colours, and that is about as far as it got. With them, the maps show how it is done. Each panel is
-# what one cell of the upper row looks at:
+# Without positions nothing is better than counting colours, and that is about as far as it got. With them, the maps show how it is done. Each
+# panel is what one cell of the upper row looks at:
 
 # %%
 import matplotlib.pyplot as plt
@@ -459,9 +460,9 @@ from minivis.widgets import show_experiment
 show_experiment("D10", "AP50", "loss_giou", "class_error")
 
 # %% [markdown]
-# **Corrected.** Sines are DETR's default, with no parameters. The AP50 of learned vectors lies within the spread of the seeds; their boxes fit worse
-# in two of three trainings. (They begin as noise, and have to find out that neighbours are neighbours.) Without positions little is learned in
-# this time. In the paper, which trains far longer, doing without costs 7.8 AP (its table 3).
+# **Corrected.** Sines are DETR's default, with no parameters. The AP50 of learned vectors lies within the spread of the seeds; their boxes fit
+# worse in two of three trainings. (They begin as noise, and have to find out that neighbours are neighbours.) Without positions little is learned
+# in this time. In the paper, which trains far longer, doing without costs 7.8 AP (its table 3).
 
 # %% [markdown]
 # ### D7 · "Positions in every layer are better than once"
@@ -661,8 +662,9 @@ show(
 
 # %% [markdown]
 # Boxes and classes both suffer. They may hang together: as long as it is not clear which query an object belongs to, a query can hardly learn its
-# class. That the boxes get better at all without positions can have two reasons. Queries learn where objects usually are, and how large; and convolutions pad
-# with zeros at the border of the picture, so cells near it look different (Islam et al., below), and a little of *where* leaks in.
+# class. That the boxes get better at all without positions can have two reasons. Queries learn where objects usually are, and how large; and
+# convolutions pad with zeros at the border of the picture, so cells near it look different (Islam et al., below), and a little of *where* leaks
+# in.
 
 # %% [markdown]
 # ## Break it
@@ -778,8 +780,8 @@ assert flat[1,] > AS_TRAINED - 0.15 and flat[3,] < 0.2
 show_experiment("D34", "right_far", "AP_far", "AP_near")
 
 # %% [markdown]
-# **Qualified.** Relations of far apart things *can* be learned: in six of nine trainings every circle or nearly so gets its right kind, in the other
-# three it is a guess, and nothing lies between. (So look at the points: a bar averages hits and misses.) It takes no encoder: the decoder's
+# **Qualified.** Relations of far apart things *can* be learned: in six of nine trainings every circle or nearly so gets its right kind, in the
+# other three it is a guess, and nothing lies between. (So look at the points: a bar averages hits and misses.) It takes no encoder: the decoder's
 # queries read the whole picture too, and four decoder layers alone found it three times of three. **What the encoder adds, these trainings do not
 # say.** In 800 steps it was found once of three times with two encoder layers before two decoder layers, and twice without them: that is the luck
 # of the seed, for or against. The paper trains far longer, and there the encoder helps: without one its model loses 3.9 AP, most on large objects
@@ -853,8 +855,8 @@ with torch.inference_mode():
         x = layer(x, mask, pos)
 
 # %% [markdown]
-# In about a quarter of the cells or more, the brightest place of the map is not where most comes from. Use maps to find questions, and answer them by
-# taking something away.
+# In about a quarter of the cells or more, the brightest place of the map is not where most comes from. Use maps to find questions, and answer them
+# by taking something away.
 #
 # ## Real weights
 #
