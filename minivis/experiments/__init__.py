@@ -21,8 +21,23 @@ EXPERIMENTS: dict[str, Experiment] = {
     experiment.id: experiment for experiment in (D6, D7, D10, D15, D17, D20, D21, D29, D33, D34)
 }
 
-__all__ = ["CLAIMS", "EXPERIMENTS", "Claim", "Experiment", "Measured", "Printed", "Result", "ResultError", "Run", "claims_table",
-           "get_experiment", "load_result", "plot_result", "read_result", "run_experiment"]  # fmt: skip
+__all__ = [
+    "CLAIMS",
+    "EXPERIMENTS",
+    "Claim",
+    "Experiment",
+    "Measured",
+    "Printed",
+    "Result",
+    "ResultError",
+    "Run",
+    "claims_table",
+    "get_experiment",
+    "load_result",
+    "plot_result",
+    "read_result",
+    "run_experiment",
+]
 
 
 def get_experiment(id: str) -> Experiment:

@@ -82,6 +82,6 @@ D29 = Experiment(
         "AP_small": "AP of things with boxes of up to 13 pixels a side",
         "AP_large": "AP of things with boxes of about 15 to 30 pixels a side",
     },
-    estimate="an estimate: 15 minutes on one CPU core",
+    estimate="measured: 14 minutes on one CPU core",
     run=run,
 )

@@ -134,6 +134,6 @@ D34 = Experiment(
         "0 encoder, 4 decoder": "as many layers as the first has; the queries read four times",
     },
     measures=MEASURES | FAR_MEASURES,
-    estimate="an estimate: 9 minutes on one CPU core",
+    estimate="measured: 9 minutes on one CPU core",
     run=run,
 )
