@@ -1,5 +1,6 @@
 """What to look at when a training on one's own pictures does not work: annotations, curves with lines, answers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,20 +8,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
+from minivis.boxes import cxcywh_to_xyxy
 from minivis.data import CocoDetection
 from minivis.data.coco import CocoItem
 from minivis.data.items import BadItems
 from minivis.detr import postprocess
-from minivis.evaluation import draw_detections, draw_grid, draw_targets, evaluate_detection
+from minivis.evaluation import evaluate_detection
 from minivis.pretrained import load
 from minivis.training.checkpoint import read_log
 from minivis.widgets.pictures import show
 
-CURVE, LINE = "#0072B2", "#D55E00"
-SHOWN, SIDE = 8, 180  # pictures, and how large each is in pixels
+CURVE, LINE, FOUND = "#0072B2", "#D55E00", "#E69F00"
+SHOWN, SURE = 8, 0.5  # pictures; the score above which a detection is drawn
 
 
 class Blind(NamedTuple):
@@ -142,20 +146,52 @@ def first_items(data: CocoDetection) -> list[CocoItem]:
 
 def show_pictures(data: CocoDetection, model: nn.Module | None, what: str) -> None:
     """The first pictures with their annotations, or with what a model finds above them."""
-    names, drawn, items = data.categories.names, [], first_items(data)
-    for image, target in items:
-        if model is None:
-            drawn.append(draw_targets(image, target, names))
-            continue
+    items, found = first_items(data), None
+    if model is not None:
         with torch.inference_mode():
-            (found,) = postprocess(
-                model(data.image_transform.normalise(image)[None]), [tuple(image.shape[-2:])]
-            )
-        drawn.append(draw_detections(image, found, names, target=target))
-    for picture in drawn:
-        picture.thumbnail((SIDE, SIDE))
+            found = [
+                postprocess(model(data.image_transform.normalise(image)[None]), [tuple(image.shape[-2:])])[0]
+                for image, _ in items
+            ]
     print(f"{what[0].upper()}{what[1:]}")
-    show(draw_grid(drawn), f"{len(drawn)} pictures: {what}")
+    show(annotated(items, data.categories.names, found), f"{len(items)} pictures: {what}")
+
+
+def annotated(
+    items: Sequence[CocoItem], names: Sequence[str], found: Sequence[dict[str, Tensor]] | None = None
+) -> Figure:
+    """Pictures with their true boxes, dashed, with names; or with what was `found` (score 0.5) named above them."""
+    rows = -(-len(items) // 4)
+    figure, axes = plt.subplots(
+        max(rows, 1), 4, figsize=(9, 2.3 * max(rows, 1)), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for number, (axis, (image, target)) in enumerate(zip(axes.flat, items)):
+        axis.imshow(image.permute(1, 2, 0).numpy())
+        height, width = image.shape[-2:]
+        true = cxcywh_to_xyxy(target["boxes"]) * torch.tensor([width, height, width, height])
+        for box, label in zip(true.tolist(), target["labels"].tolist()):
+            draw_box(axis, box, "white", names[label] if found is None else "", "--")
+        if found is not None:
+            sure = found[number]["scores"] >= SURE
+            for box, label in zip(
+                found[number]["boxes"][sure].tolist(), found[number]["labels"][sure].tolist()
+            ):
+                draw_box(axis, box, FOUND, names[label], "-")
+    return figure
+
+
+def draw_box(axis: Axes, box: list[float], colour: str, name: str, style: str) -> None:
+    left, top, right, bottom = box
+    for paint, width, line in (("black", 2.5, "-"), (colour, 1.5, style)):
+        axis.add_patch(
+            Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=paint, linewidth=width,
+                      linestyle=line)
+        )  # fmt: skip
+    if name:
+        look = dict(boxstyle="square,pad=0.1", facecolor=colour, edgecolor="none")
+        axis.text(left, top, name, fontsize=7.5, va="center", bbox=look)
 
 
 def curves(log: list[dict[str, Any]], blind: Blind) -> Figure:
