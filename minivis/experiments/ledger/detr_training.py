@@ -16,9 +16,9 @@ CLAIMS = (
         id="D29",
         statement="DETR is bad at small objects, because it reads one coarse scale of the backbone.",
         verdict="not decided at this scale",
-        finding="It is worse on small objects. With a finer map a small model of the same weights learns sooner, but on "
-        "large objects as well, and no training here was long enough to be good at small ones. The paper: a map twice "
-        "as fine (DC5) gains 2 AP on small objects, and none on large ones.",
+        finding="It is worse on small objects. With a finer map a small model of the same weights learns sooner, on "
+        "large objects as well, and no training here was long enough to be good at small ones. The paper: a map "
+        "twice as fine (DC5) gains 2 AP on small objects, and none on large ones.",
         evidence=Measured("AP_small", ("stride 16", "stride 8", "stride 4")),
         notebook="05",
     ),
