@@ -764,7 +764,6 @@ assert ap50["convolutions, 100 steps"] > ap50["DETR, 300 steps"]
 #
 # What does one get for the long wait? No NMS, no anchors, no rule about which cell answers. And time: how long does a picture take, all included?
 
-
 # %% tags=["nbval-ignore-output"]
 def milliseconds(find, repeat=20):
     """Of one call, the least of some."""
@@ -1094,7 +1093,6 @@ assert found.skipped == 0 and found.answers_differ > 0.1 and min(found.by_class.
 #
 # AP is one number. Ask of each wrong detection (score at least one half, IoU 0.5) *why* it is wrong, after each decoder layer.
 
-
 # %%
 def why_wrong(found, target):
     """For each wrong detection above one half, the first reason that holds."""
@@ -1211,7 +1209,6 @@ else:
 # For which $p$ is a weighted cross-entropy least? Put $w_c n_c$ in place of $n_c$: then it is the usual question, whose answer is "the frequencies".
 # </details>
 
-
 # %%
 def blind_class_loss(counts, silent, no_object_weight):
     """The least class loss of one answer for all queries, a scalar.
@@ -1237,7 +1234,6 @@ check_blind_class_loss(blind_class_loss)
 #
 # Keep a set of the objects that are still free. The answers belong into the order of the list, not of the scores.
 # </details>
-
 
 # %%
 def which_are_right(scores, labels, overlap, true_labels, iou):
@@ -1265,7 +1261,6 @@ check_which_are_right(which_are_right)
 # The curve has a step of width 1 / `objects` at each right detection. Its height is the largest precision from there to the end of the list.
 # </details>
 
-
 # %%
 def average_precision(right, objects):
     """The area, a number in 0..1."""
@@ -1292,7 +1287,6 @@ check_average_precision(average_precision)
 # training has taught them to.
 # </details>
 
-
 # %%
 def suppress(boxes, scores, labels, iou):
     """The indices of the boxes that are kept, the surest first.
@@ -1318,7 +1312,6 @@ check_suppress(suppress)
 #
 # A product of (a, b) with (b, c) has a·b·c multiply-adds. The heads do not matter: each works on its share of $d$.
 # </details>
-
 
 # %%
 def encoder_layer_flops(tokens, d, hidden):
