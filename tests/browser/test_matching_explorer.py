@@ -435,3 +435,32 @@ def test_without_javascript_the_picture_is_there_with_its_words(new_page, tmp_pa
     page.goto(file.as_uri())
     assert page.locator("img").get_attribute("alt") == toy.describe()
     assert page.locator("img").bounding_box()["width"] > 600
+
+
+def test_a_second_finger_moves_nothing(open_widget):
+    explorer = MatchingExplorer.toy()
+    page = open_widget(explorer)
+    touch = page.context.new_cdp_session(page)
+    frame = page.locator(".overlay").bounding_box()
+
+    def at(query, right=0.0):
+        x, y = explorer.boxes[query][:2]
+        return {
+            "x": frame["x"] + (x + right) * frame["width"],
+            "y": frame["y"] + y * frame["height"],
+            "id": query,
+        }
+
+    def send(kind, *points):
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": list(points)})
+
+    send("touchStart", at(1))
+    send("touchStart", at(1), at(2))
+    send("touchMove", at(1, 0.1), at(2, 0.1))
+    shown(page)
+    send("touchEnd")
+    boxes = page.eval_on_selector_all(
+        "svg.prediction[tabindex]", "all => all.map((box) => box.dataset.box.split(' ').map(Number))"
+    )
+    assert boxes[1][0] == pytest.approx(explorer.boxes[1][0] + 0.1, abs=0.01)
+    assert boxes[2] == pytest.approx(explorer.boxes[2], abs=1e-6)
