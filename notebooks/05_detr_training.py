@@ -11,7 +11,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/minivis/minivis/blob/main/notebooks/05_detr_training.ipynb)
 #
-# **Time:** about 75 minutes to read and try; the cells run in about a minute on two CPU cores.
+# **Time:** about 75 minutes to read and try; the cells run in about 2 minutes on two CPU cores.
 # **You need:** notebook 04 (the loss). No GPU, no network.
 #
 # The model and its loss are there. What is left decides whether it works: a training that one can read while it runs, a number that says how
@@ -78,7 +78,9 @@ def predict(indices):
         layers.append([*outputs["aux_outputs"], outputs])
         targets += batch.targets
     keys = ("pred_logits", "pred_boxes")
-    return [{k: torch.cat([part[k] for part in parts]) for k in keys} for parts in zip(*layers)], targets
+    return [
+        {k: torch.cat([part[k] for part in parts]) for k in keys} for parts in zip(*layers)
+    ], targets
 
 
 first_forty = list(range(40))
@@ -274,7 +276,9 @@ with torch.no_grad(), minivis.record_attention(full), FlopCounterMode(display=Fa
     full(picture)
 
 flops = {name: sum(each.values()) / 1e9 for name, each in counter.get_flop_counts().items()}
-products = sum(n for name, n in counter.get_flop_counts()["DETR"].items() if "bmm" in str(name)) / 1e9
+products = (
+    sum(n for name, n in counter.get_flop_counts()["DETR"].items() if "bmm" in str(name)) / 1e9
+)
 total = flops["DETR"]
 for name, key in (
     ("backbone", "DETR.backbone"),
@@ -354,7 +358,9 @@ student = copy.deepcopy(model).train()
 optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
 criterion = SetCriterion(len(model.class_names), HungarianMatcher()).to(device)
 batch = scenes.prepare(scenes.collate([scenes[i] for i in range(8)]), device)
-values = [training_step(student, optimizer, criterion, batch.images, batch.targets) for _ in range(4)]
+values = [
+    training_step(student, optimizer, criterion, batch.images, batch.targets) for _ in range(4)
+]
 print("the loss falls" if values[-1] < values[0] else "the loss does not fall")
 assert values[-1] < values[0]
 
@@ -527,7 +533,9 @@ untrained = evaluate_detection(build_small().eval(), watched, batch_size=50, pro
 print(f"weights in the loss: each class {weight_of[0]:.1f}, no object {weight_of[3]:.1f}")
 print(f"class loss of a blind guess {BLIND_LOSS:.2f}")
 print(f"class_error without sight {BLIND_ERRORS[0]:.0f} to {BLIND_ERRORS[1]} %")
-print(f"L1 loss of the mean box {MEAN_BOX_L1:.2f}; AP50 of an untrained model {untrained['AP50']:.2f}")
+print(
+    f"L1 loss of the mean box {MEAN_BOX_L1:.2f}; AP50 of an untrained model {untrained['AP50']:.2f}"
+)
 assert untrained["AP50"] < 0.05
 
 # %% [markdown]
@@ -574,16 +582,19 @@ for axis, name, title, levels in (
     for level in levels:
         axis.axhline(level, color="#D55E00", linestyle="--")
     axis.set(title=title, xlabel="step", ylim=(0, None))
-for name, style, colour in (("between pictures", "-", "#0072B2"), ("between queries", "--", "#E69F00")):
+for name, style, colour in (
+    ("between pictures", "-", "#0072B2"),
+    ("between queries", "--", "#E69F00"),
+):
     axes[3].plot(spread["step"], spread[name], style, color=colour, label=name)
 axes[3].set(title="answers differ", xlabel="step", ylim=(0, 1.05))
 axes[3].axhline(0.1, color="#999999", linestyle=":")
 axes[3].legend(fontsize=8)
 show(
     figure,
-    "Four curves of a training. The class loss stays near a dashed line, the blind guess, then falls; "
-    "the class error starts between two lines and falls; the L1 loss passes that of the mean box; "
-    "the answers differ first between queries and only later between pictures.",
+    "Four curves of a training. The class loss stays near a dashed line, the blind guess, then "
+    "falls; the class error starts between two lines and falls; the L1 loss passes that of the "
+    "mean box; the answers differ first between queries and only later between pictures.",
 )
 early, late = spread["between pictures"][2], spread["between pictures"][-1]
 assert early < 0.25 * late and np.mean(history["loss_bbox"][-20:]) < 0.5 * MEAN_BOX_L1
@@ -703,7 +714,9 @@ def objects_found(found, iou):
 found = postprocess(layers[-1], [SIZE] * 500)
 fewer = [after_nms(one) for one in found]
 lost = {iou: len(objects_found(found, iou) - objects_found(fewer, iou)) for iou in (0.5, 0.75)}
-print(f"objects that NMS loses: {lost[0.5]} at an IoU of 0.50, about {round(lost[0.75], -1)} at 0.75")
+print(
+    f"objects that NMS loses: {lost[0.5]} at an IoU of 0.50, about {round(lost[0.75], -1)} at 0.75"
+)
 assert lost[0.5] <= 2 and lost[0.75] > 8
 
 # %% [markdown]
@@ -717,15 +730,26 @@ assert lost[0.5] <= 2 and lost[0.75] > 8
 
 # %%
 metrics = library_metrics(postprocess(layers[-1], [SIZE] * 500), targets)
-print(f"AP small {metrics['AP_small']:.2f}, medium {metrics['AP_medium']:.2f}, all {metrics['AP']:.2f}")
+print(
+    f"AP small {metrics['AP_small']:.2f}, medium {metrics['AP_medium']:.2f}, all {metrics['AP']:.2f}"
+)
 assert metrics["AP_small"] < metrics["AP_medium"]
 
 # %% [markdown]
 # Small ones are worse; but is it the map's fault? To a small object a shift of one pixel costs more IoU than to a large one, in any detector. So one must
 # train the same model, with the same weights, and let only the number of cells differ: the last stages of the backbone keep the map's size and spread their
-# kernels instead (as in the paper's "DC5"). `minivis experiment D29` does that. Small things are at most 13 pixels in it, in cells of 16, 8 or 4.
+# kernels instead (as in the paper's "DC5"). `minivis experiment D29` does that. Small things are at most 13 pixels in it, in cells of 16, 8 or 4. Every dot is
+# one training.
+
+# %%
+from minivis.widgets import show_experiment
+
+show_experiment("D29", "AP_small", "AP_large", "class_error")
 
 # %% [markdown]
+# **Not decided at this scale.** Small things gain from the finest map in every seed, but so do large ones: with more cells this small model simply learns sooner, and after
+# 800 steps it is good at neither. To tell a slow start from a coarse map one would have to train each of them to its end.
+#
 # On COCO (the paper's table 1) the ResNet-50 model reaches 20.5 on small, 45.8 on medium and 61.1 on large objects, with a map of stride 32. A Faster R-CNN with a
 # feature pyramid, with the same augmentation and a GIoU loss, has 26.6, 45.4 and 53.4: better on the small ones, worse on the large ones. Later models read
 # several maps at once, and make that affordable by looking at few points of each (Deformable DETR, 2021).
@@ -757,10 +781,38 @@ for (name, value), parameters in zip(ap50.items(), (weight(convolutional), weigh
     print(f"{name:24} {parameters:,} parameters   AP50 {value:.1f}")
 assert ap50["convolutions, 100 steps"] > ap50["DETR, 300 steps"]
 
+# %% [markdown]
+# And the longer race? Every point below is a training of its own, with a schedule of its own, three for each number of steps (`minivis experiment D33`).
+
+# %%
+from minivis.experiments import load_result
+from minivis.experiments.d33 import BUDGETS
+
+result = load_result("D33")
+figure, axis = plt.subplots(figsize=(6.5, 3))
+means = {}
+for variant, colour, mark in (("DETR", "#D55E00", "o"), ("convolutions", "#0072B2", "s")):
+    means[variant] = [result.mean(variant, f"AP50_{n}") for n in BUDGETS]
+    axis.plot(BUDGETS, means[variant], color=colour, label=variant)
+    for n in BUDGETS:
+        axis.plot(
+            [n] * len(result.seeds), result.values(variant, f"AP50_{n}"), mark, color=colour, ms=4
+        )
+axis.set(xscale="log", xlabel="steps of 32 scenes", ylabel="AP50", ylim=(0, 1.02))
+axis.set_xticks(BUDGETS, BUDGETS)
+axis.minorticks_off()
+axis.legend()
+words = [f"{v}: " + ", ".join(f"{m:.2f}" for m in values) for v, values in means.items()]
+show(figure, f"AP50 after {', '.join(map(str, BUDGETS))} steps. {'; '.join(words)}.")
+assert all(d < c for d, c in zip(means["DETR"], means["convolutions"]))
+assert means["DETR"][3] < means["convolutions"][3] and means["DETR"][0] < 0.1
+
 
 # %% [markdown]
-# The longer race, up to 1,600 steps and with three seeds, is `minivis experiment D33`. On COCO the paper trains DETR for 500 epochs, and the Faster R-CNN that
-# it compares with for 109 (its section 4); common schedules then had 12 to 36.
+# **Qualified.** DETR is later at every number of steps, and it has a dead start, in which the convolutions learn a good deal. In this small world two to four times the steps
+# make up for it, not ten, and by AP50 it comes close in the end. (The convolutions were not tuned; they have DETR's optimiser and learning rate.) On COCO the paper
+# trains DETR for 500 epochs, and the Faster R-CNN that it compares with for 109 (its section 4); common schedules then had 12 to 36. Part of the reason is what
+# notebook 04 shows, the changing owners: DN-DETR (2022) trains around them, and needs 50 epochs.
 #
 # What does one get for the long wait? No NMS, no anchors, no rule about which cell answers. And time: how long does a picture take, all included?
 
@@ -778,7 +830,9 @@ def milliseconds(find, repeat=20):
 
 one = seen.images.pixels[:1]
 print(f"DETR         {milliseconds(lambda: postprocess(detector(one), [(64, 64)])):5.1f} ms")
-print(f"convolutions {milliseconds(lambda: fcos_detections(convolutional(one))):5.1f} ms, NMS included")
+print(
+    f"convolutions {milliseconds(lambda: fcos_detections(convolutional(one))):5.1f} ms, NMS included"
+)
 
 # %% [markdown]
 # DETR takes somewhat longer, on a picture this small, and NMS is cheap when there are few boxes. What DETR saves is not time: it is rules, and the numbers
@@ -824,7 +878,10 @@ except ValueError as error:
 from minivis.data.items import Categories
 
 print(Categories.dense([(1, "red cell"), (2, "white cell"), (3, "platelet")]))
-print("labels of COCO's 1 to 90, with gaps:", len(Categories.by_id([(1, "person"), (90, "toothbrush")])))
+print(
+    "labels of COCO's 1 to 90, with gaps:",
+    len(Categories.by_id([(1, "person"), (90, "toothbrush")])),
+)
 
 # %% [markdown]
 # The second line is why the released models have `num_classes=91` for 80 classes: label = category id, and the largest id is 90. It is not "80 + background".
@@ -902,8 +959,9 @@ for row, (name, each) in zip(axes, (("step 20", kept[20]), ("step 300", detector
     row[0].set_ylabel(name)
 show(
     figure,
-    "Four scenes with the boxes of all ten queries. At step 20 the orange boxes are in the same places "
-    "in all four, whatever is there; at step 300 they lie on and around the white true boxes.",
+    "Four scenes with the boxes of all ten queries. At step 20 the orange boxes are in the same "
+    "places in all four, whatever is there; at step 300 they lie on and around the white true "
+    "boxes.",
 )
 
 # %% [markdown]
@@ -948,13 +1006,16 @@ figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
 for name, (log, style, colour) in variants.items():
     steps, errors = zip(*((e["step"], e["class_error"]) for e in log if e["step"] <= 60))
     axis.plot(steps, errors, style, marker="o", markersize=3, color=colour, label=name)
-    print(f"{name:24} step 60: class_error {errors[-1]:3.0f} %, class loss {log[11]['loss_ce']:.2f}")
+    print(
+        f"{name:24} step 60: class_error {errors[-1]:3.0f} %, class loss {log[11]['loss_ce']:.2f}"
+    )
 axis.set(xlabel="step", ylabel="class_error, %", xlim=(0, 62), ylim=(-3, 105))
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
 show(
     figure,
-    "class_error of four trainings on eight pictures, 60 steps. With 10 queries and a weight of 0.1 it "
-    "falls to near 0; with one of the two changed it stays at 60 to 80; with both it stays at 100.",
+    "class_error of four trainings on eight pictures, 60 steps. With 10 queries and a weight of "
+    "0.1 it falls to near 0; with one of the two changed it stays at 60 to 80; with both it stays "
+    "at 100.",
 )
 at_60 = {name: log[11]["class_error"] for name, (log, *_) in variants.items()}
 stuck = variants["100 queries, weight 1"][0]
@@ -1012,7 +1073,9 @@ class NormOfThePicture(torch.nn.GroupNorm):
         own = x[..., :height, :width].unflatten(1, (self.num_groups, -1))
         mean, variance = own.mean((2, 3, 4)), own.var((2, 3, 4), unbiased=False)
         of_channels = x.shape[1] // self.num_groups
-        mean, variance = (v.repeat_interleave(of_channels, 1)[..., None, None] for v in (mean, variance))
+        mean, variance = (
+            v.repeat_interleave(of_channels, 1)[..., None, None] for v in (mean, variance)
+        )
         x = (x - mean) / (variance + self.eps).sqrt()
         return x * self.weight[:, None, None] + self.bias[:, None, None]
 
@@ -1054,7 +1117,9 @@ bare = [describe(i, split="val")._replace(objects=()) for i in range(100)]
 with torch.inference_mode():
     answers = model(scenes.image_transform.normalise(render(bare, device).pixels))
 sure = answers["pred_logits"].softmax(-1)[..., :-1].amax(-1) >= 0.5
-print(f"empty scenes in which it is sure to see something: {100 * sure.any(1).float().mean():.0f} %")
+print(
+    f"empty scenes in which it is sure to see something: {100 * sure.any(1).float().mean():.0f} %"
+)
 assert 0.05 < sure.any(1).float().mean() < 0.5
 
 # %% [markdown]
@@ -1151,16 +1216,26 @@ show(
 # shipped model, trains a few steps of the recipe for small machines, and goes through the table above.
 
 # %% tags=["nbval-ignore-output"]
-DATA = None  # for example Path("cells"): a folder with train/annotations.json and val/annotations.json
+DATA = (
+    None  # for example Path("cells"): a folder with train/annotations.json and val/annotations.json
+)
 STEPS = 40  # the recipe itself has 4500, about an hour on one core
 
 if DATA is None:
     print("DATA is None: name a folder to run this")
 else:
-    settings = [f"data={DATA}", f"steps={STEPS}", f"eval_every={STEPS}", "warmup=10", "eval_images=20"]
+    settings = [
+        f"data={DATA}",
+        f"steps={STEPS}",
+        f"eval_every={STEPS}",
+        "warmup=10",
+        "eval_images=20",
+    ]
     settings += ["log_every=5"]
     own_run = tempfile.mkdtemp()
-    with contextlib.redirect_stderr(io.StringIO()):  # the progress bar; what is skipped is told below
+    with contextlib.redirect_stderr(
+        io.StringIO()
+    ):  # the progress bar; what is skipped is told below
         train(get_recipe("detr-finetune").with_settings(settings), own_run)
     diagnose(DATA, own_run, pictures=20)
 
@@ -1183,7 +1258,10 @@ if wanted or isinstance(try_to_load_from_cache(RELEASED, "model.safetensors"), s
     pixels = released.image_transform(cat)[None]
     with torch.inference_mode():
         (found,) = postprocess(released(pixels), [(cat.height, cat.width)])
-    show(draw_detections(cat, found, released.class_names, 0.7), "A cat, and the boxes that DETR finds.")
+    show(
+        draw_detections(cat, found, released.class_names, 0.7),
+        "A cat, and the boxes that DETR finds.",
+    )
     print({name: f"{1000 * s:.0f} ms" for name, s in seconds_by_part(released, pixels).items()})
 else:
     print(f"{RELEASED} is not on this machine: set wanted = True to download it")
