@@ -1,9 +1,15 @@
 """After notebooks were executed again (`make test-notebooks`): their time, beside what their headers say."""
 
+import os
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+# Notebooks side by side: two kernels with two threads each, on two cores, are many times slower than with one.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
