@@ -11,7 +11,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/minivis/minivis/blob/main/notebooks/01_detr_backbone.ipynb)
 #
-# **Time:** about 60 minutes to read and try; the cells run in about a minute on two CPU cores.
+# **Time:** about 60 minutes to read and try; the cells run in under a minute on two CPU cores.
 # **You need:** notebook 00, and PyTorch as far as `nn.Module` and convolutions. No GPU, no network.
 #
 # DETR's transformer never sees a pixel. It reads a sequence of vectors (64 in this page's model, some 850 in the paper's), and everything the
