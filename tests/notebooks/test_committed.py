@@ -70,6 +70,11 @@ def test_the_course_runs_in_a_quarter_of_an_hour():
     assert max(seconds) <= make_notebooks.LONGEST_RUN and sum(seconds) <= 15 * 60
 
 
+def test_the_notebooks_on_detr_run_in_eight_minutes():
+    detr = [path for path in NOTEBOOKS if path.stem[:2] <= "05"]
+    assert sum(course.stated_seconds(make_notebooks.read(path)) for path in detr) <= 8 * 60
+
+
 @each_lesson
 def test_has_the_form_of_the_course(path: Path):
     assert course.complaints(make_notebooks.read(path), path.stem) == []
