@@ -1,62 +1,31 @@
 """The checks on the backbone: against the solutions, and against wrong answers written as students write them."""
 
-import contextlib
-import io
 import math
-import runpy
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from solved_exercises import solved
 
 from minivis.checks import backbone
 from minivis.checks.base import Check
 from minivis.detr.backbone import FrozenBatchNorm
 from minivis.positions import SinePositions
 
-SOLUTIONS = Path(__file__).parents[2] / "solutions/01_detr_backbone.py"
-CHECKS = [check for check in vars(backbone).values() if isinstance(check, Check)]
-
-each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
-
-
-@pytest.fixture(scope="module")
-def solved():
-    """The functions of the solutions' file, and what it prints when it is run."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        names = runpy.run_path(str(SOLUTIONS))
-    return names, printed.getvalue()
-
-
-@each_check
-def test_solutions_are_right(check: Check, solved):
-    names, printed = solved
-    assert check.verdict(names[check.name]).right
-    assert f"{check.name}: right" in printed
-
-
-@each_check
-def test_its_own_solution_is_right_and_its_mistakes_are_told_apart(check: Check):
-    assert check.verdict(check.solution).right
-    for mistake, message in check.mistakes.items():
-        assert check.verdict(mistake)[:2] == ("wrong", message)
-
-
 # --------------------------------------------------------------------------- the solutions are what the package does
 
 
-def test_cells_and_fields_are_those_of_convolutions(solved):
-    names, _ = solved
+def test_cells_and_fields_are_those_of_convolutions():
+    names, _ = solved("01_detr_backbone")
     x = torch.zeros(1, 1, 97, 97)
     for stages in range(1, 5):
         x = F.conv2d(x, torch.ones(1, 1, 3, 3), stride=2, padding=1)
         assert names["cells"](97, stages) == x.shape[-1]
 
 
-def test_frozen_batch_norm_is_the_packages(solved):
-    names, _ = solved
+def test_frozen_batch_norm_is_the_packages():
+    names, _ = solved("01_detr_backbone")
     generator = torch.Generator().manual_seed(0)
     x, (mean, var, weight, bias) = (
         torch.randn(2, 5, 3, 4, generator=generator),
@@ -68,8 +37,8 @@ def test_frozen_batch_norm_is_the_packages(solved):
     torch.testing.assert_close(names["frozen_batch_norm"](x, mean, var, weight, bias), norm(x))
 
 
-def test_coordinates_and_products_are_those_of_the_packages_positions(solved):
-    names, _ = solved
+def test_coordinates_and_products_are_those_of_the_packages_positions():
+    names, _ = solved("01_detr_backbone")
     mask = torch.zeros(5, 7, dtype=torch.bool)
     mask[4:], mask[:, 5:] = True, True
     pairs, temperature = 4, 20.0
