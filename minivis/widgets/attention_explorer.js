@@ -14,11 +14,9 @@ export default {
     const maps = attentionMaps(model.get("weights"), model.get("largest"), model.get("shape"));
 
     // What is chosen, which Python hears of, and the cell under the pointer, which it does not.
-    const chosen = Object.fromEntries(["token", "layer", "head", "one_scale"].map((name) => [name, model.get(name)]));
-    const touched = new Set();
-    let pointed = null;
     const redraw = oncePerFrame(draw);
-    const set = (name, value) => { chosen[name] = value; touched.add(name); redraw(); };
+    const { state: chosen, set, tell, leave } = sharedState(model, ["token", "layer", "head", "one_scale"], redraw);
+    let pointed = null;
 
     const picture = picturePane({
       grid, extras,
@@ -74,9 +72,7 @@ export default {
         "data-even": now.even === null ? null : now.even.toFixed(6),
       });
       tellOnceSettled(words);
-      for (const name of touched) model.set(name, chosen[name]);
-      if (touched.size) model.save_changes(); // for the kernel, if there is one
-      touched.clear();
+      tell();
     }
 
     let told = null, waiting;
@@ -88,12 +84,6 @@ export default {
       }, SETTLED);
     }
 
-    const listeners = Object.keys(chosen).map((name) => [`change:${name}`, () => {
-      if (touched.has(name) || chosen[name] === model.get(name)) return; // it was changed here
-      chosen[name] = model.get(name);
-      redraw();
-    }]);
-    for (const [event, listener] of listeners) model.on(event, listener);
 
     const source = URL.createObjectURL(new Blob([model.get("picture")], { type: "image/png" }));
     const loaded = picture.load(source).then(redraw);
@@ -106,7 +96,7 @@ export default {
       clearTimeout(waiting);
       resized.disconnect();
       URL.revokeObjectURL(source);
-      for (const [event, listener] of listeners) model.off(event, listener);
+      leave();
     };
   },
 };

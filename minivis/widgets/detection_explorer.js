@@ -7,13 +7,11 @@ export default {
     const classNames = model.get("class_names"), hasTruth = model.get("has_truth");
     const sources = model.get("pictures").map((png) => URL.createObjectURL(new Blob([png], { type: "image/png" })));
     const answers = model.get("probabilities").map((rows) => rows.map(bestClass));
-    const changing = ["threshold", "index", "query"], touched = new Set();
-    const state = Object.fromEntries(changing.map((name) => [name, model.get(name)]));
+    const redraw = oncePerFrame(draw);
+    const { state, set, tell, leave } = sharedState(model, ["threshold", "index", "query"], redraw);
     let pointed = NONE; // the query under the pointer; state.query is the one that was chosen
-    const set = (name, value) => { state[name] = value; touched.add(name); redraw(); };
     const point = (query) => { pointed = query; redraw(); };
     const choose = (query) => set("query", state.query === query ? NONE : query);
-    const redraw = oncePerFrame(draw);
 
     const image = h("img", { alt: "" }), overlay = svg("svg", { class: "overlay", "aria-hidden": "true" });
     const picture = h("div", { class: "picture" }, image, overlay);
@@ -65,9 +63,7 @@ export default {
         "data-threshold": least.toFixed(2), "data-index": index, "data-query": looked,
         "data-found": JSON.stringify(found),
       });
-      for (const name of touched) model.set(name, state[name]);
-      if (touched.size) model.save_changes(); // for the kernel, if there is one
-      touched.clear();
+      tell();
     }
 
     function drawBoxes(boxes, all, found, looked) {
@@ -87,17 +83,11 @@ export default {
       overlay.replaceChildren(...shapes);
     }
 
-    const listeners = changing.map((name) => [`change:${name}`, () => {
-      if (touched.has(name) || state[name] === model.get(name)) return; // it was changed here
-      state[name] = model.get(name);
-      redraw();
-    }]);
-    for (const [event, listener] of listeners) model.on(event, listener);
     draw();
     el.replaceChildren(root);
     return () => {
       for (const source of sources) URL.revokeObjectURL(source);
-      for (const [event, listener] of listeners) model.off(event, listener);
+      leave();
     };
   },
 };

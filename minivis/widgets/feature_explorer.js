@@ -12,11 +12,10 @@ export default {
     const size = await sizeOf(source); // [width, height] in pixels
 
     // `point` is what was chosen; `hovered`, while the pointer is there, is what is looked at. Channels likewise.
-    const state = { level: model.get("level"), point: model.get("point"), ranking: model.get("ranking") };
-    // `before` is the point that was chosen before this one: what channels are compared with, see `comparedAt`.
-    const looked = { hovered: null, channel: null, kept: null, before: null }, touched = new Set();
     const redraw = oncePerFrame(draw);
-    const set = (name, value) => { state[name] = value; touched.add(name); redraw(); };
+    const { state, set, tell, leave } = sharedState(model, ["level", "point", "ranking"], redraw);
+    // `before` is the point that was chosen before this one: what channels are compared with, see `comparedAt`.
+    const looked = { hovered: null, channel: null, kept: null, before: null };
     const look = (name, value) => { looked[name] = value; redraw(); };
     const choose = (point) => {
       if (String(point) !== String(state.point)) looked.before = state.point;
@@ -78,9 +77,7 @@ export default {
         "data-window": Object.values(windowOf(now.cell, now.stage)).join(" "),
       });
       tellOnceSettled(now);
-      for (const name of touched) model.set(name, state[name]);
-      if (touched.size) model.save_changes(); // for the kernel, if there is one
-      touched.clear();
+      tell();
     }
 
     let told = null, waiting;
@@ -91,19 +88,12 @@ export default {
       waiting = setTimeout(() => { if (words !== told) news.textContent = told = words; }, SETTLED);
     }
 
-    const listeners = Object.keys(state).map((name) => [`change:${name}`, () => {
-      if (touched.has(name) || state[name] === model.get(name)) return; // it was changed here
-      state[name] = model.get(name);
-      redraw();
-    }]);
-    for (const [event, listener] of listeners) model.on(event, listener);
-
     draw();
     el.replaceChildren(root);
     return () => {
       clearTimeout(waiting);
       URL.revokeObjectURL(source);
-      for (const [event, listener] of listeners) model.off(event, listener);
+      leave();
     };
   },
 };

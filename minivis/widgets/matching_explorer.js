@@ -17,14 +17,13 @@ export default {
     const source = URL.createObjectURL(new Blob([model.get("picture")], { type: "image/png" }));
 
     // What can be changed, and what is looked at: { query, object } for a cell, one of them for a box.
-    const changing = ["weights", "boxes", "true_boxes", "method"], touched = new Set();
-    const state = Object.fromEntries(changing.map((name) => [name, model.get(name)])), start = { ...state };
+    const redraw = oncePerFrame(draw);
+    const changing = ["weights", "boxes", "true_boxes", "method"];
+    const { state, set, tell, leave } = sharedState(model, changing, redraw), start = { ...state };
     const atStart = new Map(calculatePairs(start)); // query → object
     const pointed = { cell: null, box: null, kept: null };
-    const set = (name, value) => { state[name] = value; touched.add(name); redraw(); };
     const point = (what, at) => { pointed[what] = at; redraw(); };
     const listOf = ({ query }) => (query === undefined ? "true_boxes" : "boxes");
-    const redraw = oncePerFrame(draw);
 
     const panel = equationPanel({
       weights: state.weights, names,
@@ -79,9 +78,7 @@ export default {
         "data-active": now.active && JSON.stringify(now.active),
       });
       tellOnceSettled(now);
-      for (const name of touched) model.set(name, state[name]);
-      if (touched.size) model.save_changes(); // for the kernel, if there is one
-      touched.clear();
+      tell();
     }
 
     let told = null, waiting;
@@ -98,20 +95,13 @@ export default {
       }, SETTLED);
     }
 
-    const listeners = changing.map((name) => [`change:${name}`, () => {
-      if (touched.has(name) || state[name] === model.get(name)) return; // it was changed here
-      state[name] = model.get(name);
-      redraw();
-    }]);
-    for (const [event, listener] of listeners) model.on(event, listener);
-
     matrix.arrange(calculate());
     draw();
     el.replaceChildren(root);
     return () => {
       clearTimeout(waiting);
       URL.revokeObjectURL(source);
-      for (const [event, listener] of listeners) model.off(event, listener);
+      leave();
     };
   },
 };

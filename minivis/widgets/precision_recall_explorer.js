@@ -7,10 +7,9 @@ const NMS_IOU = 0.7;
 export default {
   render({ model, el }) {
     const names = model.get("class_names"), truths = model.get("truths"), predictions = model.get("predictions");
-    const changing = ["source", "suppress", "score", "iou", "label", "shown"], touched = new Set();
-    const state = Object.fromEntries(changing.map((name) => [name, model.get(name)])), start = { ...state };
     const redraw = oncePerFrame(draw);
-    const set = (name, value) => { state[name] = value; touched.add(name); redraw(); };
+    const changing = ["source", "suppress", "score", "iou", "label", "shown"];
+    const { state, set, tell, leave } = sharedState(model, changing, redraw), start = { ...state };
     const has = (picture, label) => label === ALL_CLASSES || truths[picture].labels.includes(label);
 
     /** A class, with a picture that has it: the one that is shown, or the next one. */
@@ -92,22 +91,14 @@ export default {
         "ap-here": now.precisions[IOU_THRESHOLDS.indexOf(now.iou)].toFixed(6), ap: mean(now.precisions).toFixed(6),
       };
       change(root, Object.fromEntries(Object.entries(data).map(([name, value]) => [`data-${name}`, String(value)])));
-      for (const name of touched) model.set(name, state[name]);
-      if (touched.size) model.save_changes(); // for the kernel, if there is one
-      touched.clear();
+      tell();
     }
 
-    const listeners = changing.map((name) => [`change:${name}`, () => {
-      if (touched.has(name) || state[name] === model.get(name)) return; // it was changed here
-      state[name] = model.get(name);
-      redraw();
-    }]);
-    for (const [event, listener] of listeners) model.on(event, listener);
     draw();
     el.replaceChildren(root);
     return () => {
       picture.free();
-      for (const [event, listener] of listeners) model.off(event, listener);
+      leave();
     };
   },
 };

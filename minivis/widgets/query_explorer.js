@@ -9,10 +9,9 @@ export default {
     const [layers, queries, heads] = [precisionOf.length, answers.queries, scenes[0].heads];
     const busiest = [...Array(queries).keys()].sort((a, b) => answers.sure.at(-1)[b] - answers.sure.at(-1)[a]);
 
-    const chosen = ["scene", "query", "layer", "head", "dropped"], touched = new Set();
-    const state = Object.fromEntries(chosen.map((name) => [name, model.get(name)]));
+    const redraw = oncePerFrame(draw);
+    const { state, set, tell, leave } = sharedState(model, ["scene", "query", "layer", "head", "dropped"], redraw);
     const seen = { attention: true, truth: false };
-    const set = (name, value) => { state[name] = value; touched.add(name); redraw(); };
     const within = (value, least, most) => Math.max(least, Math.min(most, value));
     const actions = {
       choose: (query) => set("query", query),
@@ -26,7 +25,6 @@ export default {
       keep: (count) => set("dropped", busiest.slice(count).sort((a, b) => a - b)),
       look: (what, on) => { seen[what] = on; redraw(); },
     };
-    const redraw = oncePerFrame(draw);
 
     const picture = queryPicture(actions), strip = headStrip(heads, actions);
     const top = topBar(scenes, seen, actions), list = queryList(queries, actions), classes = classTable(classNames, layers, actions);
@@ -64,21 +62,13 @@ export default {
         "data-box": scene.box(state.layer, state.query).map((side) => side.toFixed(5)).join(" "),
         "data-class": best.name, "data-score": best.score.toFixed(4), "data-inside": inside.toFixed(4),
       });
-      for (const name of touched) model.set(name, state[name]);
-      if (touched.size) model.save_changes(); // for the kernel, if there is one
-      touched.clear();
+      tell();
     }
 
-    const listeners = chosen.map((name) => [`change:${name}`, () => {
-      if (touched.has(name) || state[name] === model.get(name)) return; // it was changed here
-      state[name] = model.get(name);
-      redraw();
-    }]);
-    for (const [event, listener] of listeners) model.on(event, listener);
     draw();
     el.replaceChildren(root);
     return () => {
-      for (const [event, listener] of listeners) model.off(event, listener);
+      leave();
       for (const scene of scenes) URL.revokeObjectURL(scene.url);
     };
   },

@@ -57,6 +57,30 @@ function oncePerFrame(f) {
   };
 }
 
+/**
+ * What a widget and its kernel both know: the values of some traits. `set` changes one here and asks to redraw; a change
+ * that comes from the kernel asks to redraw as well. `tell` sends what was changed here, `leave` stops listening.
+ */
+function sharedState(model, names, redraw) {
+  const state = Object.fromEntries(names.map((name) => [name, model.get(name)])), touched = new Set();
+  const listeners = names.map((name) => [`change:${name}`, () => {
+    if (touched.has(name) || state[name] === model.get(name)) return; // it was changed here
+    state[name] = model.get(name);
+    redraw();
+  }]);
+  for (const [event, listener] of listeners) model.on(event, listener);
+  return {
+    state,
+    set(name, value) { state[name] = value; touched.add(name); redraw(); },
+    tell() {
+      for (const name of touched) model.set(name, state[name]);
+      if (touched.size) model.save_changes(); // for the kernel, if there is one
+      touched.clear();
+    },
+    leave() { for (const [event, listener] of listeners) model.off(event, listener); },
+  };
+}
+
 /** Follow a pointer from its press on `element` to its release: moved(event) is called with each step. */
 function whileDragged(element, pressed, moved, released = () => {}) {
   let follows = false; // one pointer at a time: a second finger moves nothing
