@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "load": "minivis.pretrained",
+    "load_released": "minivis.pretrained",
     "from_transformers": "minivis.pretrained",
     "to_transformers": "minivis.pretrained",
     "record_attention": "minivis.attention",

@@ -24,6 +24,7 @@ from minivis.pretrained import (
     checkpoint,
     from_transformers,
     load,
+    load_released,
     save_checkpoint,
     shipped,
     shipped_checkpoints,
@@ -265,6 +266,22 @@ def test_the_hub_without_a_network():
     """HF_HUB_OFFLINE is set for the tests."""
     with pytest.raises(FileNotFoundError, match=r"no folder 'someone/detr'.*local folder with.*config.json"):
         load("someone/detr")
+
+
+def test_a_released_model_that_cannot_be_had_is_told_of_and_the_notebook_goes_on(capsys):
+    assert load_released("someone/detr") is None
+    assert "someone/detr is not on this machine: set wanted = True" in capsys.readouterr().out
+    assert load_released("someone/detr", wanted=True) is None
+    assert "someone/detr could not be downloaded, so this cell shows nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_released_model_is_loaded_where_it_is_there_or_wanted(saved, monkeypatch, there):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo_id, allow_patterns: str(saved))
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache", lambda repo_id, file: str(saved / file) if there else None
+    )
+    assert equal_weights(load_released("someone/detr", wanted=not there), load(saved))
 
 
 def test_a_hub_id_is_downloaded_without_anything_pickled(saved, monkeypatch):

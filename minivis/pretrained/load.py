@@ -62,6 +62,30 @@ def load(name_or_path: str | Path) -> nn.Module:
     raise CheckpointError(f"{folder} has neither {CARD} (minivis) nor {CONFIG} (Hugging Face transformers)")
 
 
+def load_released(repo_id: str, wanted: bool = False) -> nn.Module | None:
+    """A released model for a cell of a notebook that goes on without it.
+
+    Args:
+        repo_id: of a repository on the Hugging Face hub ("facebook/detr-resnet-50").
+        wanted: whether it may be downloaded. If not, it is loaded only from the hub's cache on this machine.
+
+    Returns:
+        The model, as `load` gives it; or None, after a printed line that says why, where it cannot be had.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if not wanted and not any(
+        isinstance(try_to_load_from_cache(repo_id, file), str) for file in (WEIGHTS, INDEX)
+    ):
+        print(f"{repo_id} is not on this machine: set wanted = True to download it")
+        return None
+    try:
+        return load(repo_id)
+    except FileNotFoundError as error:
+        print(f"{repo_id} could not be downloaded, so this cell shows nothing: {error}")
+        return None
+
+
 def download(repo_id: str) -> Path:
     """The local copy of a repository's files, from the hub's cache where they are there already."""
     from huggingface_hub import snapshot_download

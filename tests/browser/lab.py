@@ -12,6 +12,8 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nbformat
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -119,6 +121,23 @@ def python(page: "Page", code: str) -> Any:
     )
     assert result["status"] == "ok", result
     return json.loads(ast.literal_eval(result["data"]["text/plain"]))
+
+
+def wait_for_python(page: "Page", code: str, wanted: Any) -> None:
+    """Until an expression is so in the kernel: what the browser changed arrives a moment later."""
+    for _ in range(100):
+        if (value := python(page, code)) == wanted:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{code} is {value}, expected {wanted}")
+
+
+def write_notebook(file: Path, *cells: str) -> Path:
+    """A notebook of code cells."""
+    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in cells])
+    content.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(content, file)
+    return file
 
 
 def shut_down_kernel(page: "Page") -> None:

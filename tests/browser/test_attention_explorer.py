@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from pages import area, dataset
 from PIL import Image
 
 from minivis.widgets.attention_explorer import AttentionExplorer, spread
@@ -43,8 +44,7 @@ def one_hot(hot, rows=5, columns=7, stride=16, size=(80, 100), padded_columns=2,
 def shown(page) -> dict:
     """What the widget says that it shows, once it has drawn."""
     page.wait_for_selector("[data-ready]")
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    data = page.evaluate("() => ({ ...document.querySelector('[data-widget]').dataset })")
+    data = dataset(page)
     words = ("widget", "own", "ready")
     return {name: text if name in words else json.loads(text) for name, text in data.items()}
 
@@ -116,11 +116,11 @@ def test_a_hot_cell_colours_exactly_its_own_pixels(open_widget, hot, width, dens
         images.append(pixels(page))
         assert page.evaluate("window.devicePixelRatio") == density
     before, after = images
-    area = page.locator(".holder canvas").bounding_box()
-    assert after.shape[1] == pytest.approx(area["width"] * density, abs=0.06), (
+    canvas = area(page, ".holder canvas")
+    assert after.shape[1] == pytest.approx(canvas["width"] * density, abs=0.06), (
         "a canvas pixel is a screen pixel"
     )
-    assert after.shape[0] == pytest.approx(area["height"] * density, abs=0.06)
+    assert after.shape[0] == pytest.approx(canvas["height"] * density, abs=0.06)
     assert after.shape[0] == pytest.approx(after.shape[1] * 80 / 100, abs=0.5)
     changed = (before != after).any(-1)
     assert (changed == of_cell(hot, after.shape)).all()
@@ -140,9 +140,9 @@ def test_what_the_screen_shows_is_what_was_painted(open_widget):
     """A screenshot of the canvas: nothing lies over it, and it is not stretched."""
     page = open_widget(one_hot(17, token=2), width=613)
     painted = pixels(page)
-    area = page.locator(".holder canvas").bounding_box()
-    assert area["x"] == int(area["x"]) and area["y"] == int(area["y"])
-    screen = np.array(Image.open(io.BytesIO(page.screenshot(clip=area))).convert("RGB"))
+    canvas = area(page, ".holder canvas")
+    assert canvas["x"] == int(canvas["x"]) and canvas["y"] == int(canvas["y"])
+    screen = np.array(Image.open(io.BytesIO(page.screenshot(clip=canvas))).convert("RGB"))
     assert screen.shape == painted.shape
     assert (np.abs(screen.astype(int) - painted) <= 2).all()
 
@@ -178,17 +178,17 @@ def test_pointing_shows_a_cell_and_a_click_keeps_it(open_widget):
     explorer = explorer_of(token=0)
     page = open_widget(explorer)
     shown(page)
-    area = page.locator(".holder canvas").bounding_box()
+    canvas = area(page, ".holder canvas")
 
     def place(x, y):  # of the picture's pixels
-        return area["x"] + area["width"] * x / 100, area["y"] + area["height"] * y / 80
+        return canvas["x"] + canvas["width"] * x / 100, canvas["y"] + canvas["height"] * y / 80
 
     page.mouse.move(*place(40, 20))
     assert assert_agrees(page, explorer)["token"] == explorer.token_at(40, 20) == 9
-    page.mouse.move(area["x"] + area["width"] + 30, area["y"] + 10)
+    page.mouse.move(canvas["x"] + canvas["width"] + 30, canvas["y"] + 10)
     assert shown(page)["token"] == 0, "it was only pointed at"
     page.mouse.click(*place(65, 79))
-    page.mouse.move(area["x"] + area["width"] + 30, area["y"] + 10)
+    page.mouse.move(canvas["x"] + canvas["width"] + 30, canvas["y"] + 10)
     assert assert_agrees(page, explorer)["token"] == explorer.token_at(65, 79) == 32
 
 
@@ -196,8 +196,8 @@ def test_padding_says_so_and_cannot_be_chosen(open_widget):
     explorer = explorer_of(token=3)
     page = open_widget(explorer)
     shown(page)
-    area = page.locator(".holder canvas").bounding_box()
-    x, y = area["x"] + 0.95 * area["width"], area["y"] + 0.5 * area["height"]
+    canvas = area(page, ".holder canvas")
+    x, y = canvas["x"] + 0.95 * canvas["width"], canvas["y"] + 0.5 * canvas["height"]
     page.mouse.move(x, y)
     state = shown(page)
     assert state["padding"] is True and "padding" in page.inner_text("figcaption")

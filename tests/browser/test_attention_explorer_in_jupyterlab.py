@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import nbformat
 import pytest
-from lab import python, run_all_cells, shut_down_kernel
+from lab import python, run_all_cells, shut_down_kernel, wait_for_python, write_notebook
 
 pytestmark = pytest.mark.slow
 
@@ -21,19 +20,7 @@ explorer
 
 @pytest.fixture
 def notebook(tmp_path: Path) -> Path:
-    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CODE)])
-    content.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(content, tmp_path / "attention.ipynb")
-    return tmp_path / "attention.ipynb"
-
-
-def wait_for(page, expression: str, wanted) -> None:
-    """Until the kernel says so: what the browser changed arrives a moment later."""
-    for _ in range(100):
-        if (value := python(page, expression)) == wanted:
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"{expression} is {value}, expected {wanted}")
+    return write_notebook(tmp_path / "attention.ipynb", CODE)
 
 
 def test_python_hears_what_is_chosen_and_the_maps_outlive_the_kernel(open_notebook, notebook):
@@ -45,10 +32,10 @@ def test_python_hears_what_is_chosen_and_the_maps_outlive_the_kernel(open_notebo
     page.locator(".holder canvas").focus()
     for key in ("ArrowDown", "ArrowRight", "ArrowDown"):
         page.keyboard.press(key)
-    wait_for(page, "explorer.token", 9)
+    wait_for_python(page, "explorer.token", 9)
     page.locator(".tile[data-head='2']").click()
     page.get_by_label("layer 2").check()
-    wait_for(page, "[explorer.layer, explorer.head]", [1, 2])
+    wait_for_python(page, "[explorer.layer, explorer.head]", [1, 2])
     assert page.locator(".jp-Notebook-cell").count() == 1, "no key was a command of JupyterLab"
 
     # From Python to the browser.

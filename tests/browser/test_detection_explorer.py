@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from pages import area, dataset
 from PIL import Image
 
 from minivis.widgets import DetectionExplorer
@@ -31,8 +32,7 @@ def explorer_of(queries=8, pictures=3, seed=0):
 
 def shown(page) -> dict:
     """What the widget says that it shows, once it has drawn."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    data = page.evaluate("() => ({ ...document.querySelector('[data-widget]').dataset })")
+    data = dataset(page)
     return {name: json.loads(text) for name, text in data.items() if name != "widget"}
 
 
@@ -51,7 +51,7 @@ def test_the_slider_decides_which_answers_are_shown(open_widget):
     explorer = explorer_of()
     page = open_widget(explorer)
     assert_agrees(page, explorer)
-    bar = page.locator(".mv-slider input").bounding_box()
+    bar = area(page, ".mv-slider input")
     counts = []
     for part in (0.02, 0.3, 0.6, 0.98):
         page.mouse.move(bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] / 2)
@@ -82,7 +82,7 @@ def test_pointing_at_a_box_or_a_bar_shows_what_the_query_says(open_widget):
     explorer = explorer_of()
     explorer.threshold = 0.0
     page = open_widget(explorer)
-    picture = page.locator(".picture").bounding_box()
+    picture = area(page, ".picture")
     for query in (0, 5):
         x, y = picture["x"] + picture["width"] * (query + 0.5) / 8, picture["y"] + picture["height"] / 2
         page.mouse.move(x, y)
@@ -137,15 +137,15 @@ def test_the_right_picture_is_under_the_right_boxes(open_widget):
     explorer.threshold = 0.0
     page = open_widget(explorer)
     assert page.locator("g.truth").count() == 1
-    frame = page.locator("g.answer[data-query='3'] .frame").bounding_box()
-    picture = page.locator(".picture").bounding_box()
+    frame = area(page, "g.answer[data-query='3'] .frame")
+    picture = area(page, ".picture")
     left = (frame["x"] - picture["x"]) / picture["width"]
     assert left == pytest.approx(3.5 / 8 - 0.04, abs=0.01)
 
 
 def test_a_narrow_page_has_the_picture_above_the_scores(open_widget):
     page = open_widget(explorer_of(), width=480)
-    figure, panel = page.locator("figure").bounding_box(), page.locator(".panel").bounding_box()
+    figure, panel = area(page, "figure"), area(page, ".panel")
     assert figure["y"] + figure["height"] <= panel["y"] + 1
     assert figure["width"] > 400
 

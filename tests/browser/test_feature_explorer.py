@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from pages import area, dataset
 from PIL import Image
 
 from minivis.detr import DETRConfig, build_detr
@@ -39,8 +40,7 @@ def explorer(explorer_state):
 
 def shown(page) -> dict[str, str]:
     """What the widget says that it shows, once it has drawn."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    return page.evaluate("() => ({ ...document.querySelector('[data-widget]').dataset })")
+    return dataset(page)
 
 
 def assert_agrees(page, explorer) -> dict[str, str]:
@@ -67,7 +67,7 @@ def assert_agrees(page, explorer) -> dict[str, str]:
 
 def hover(page, x, y) -> None:
     """A pixel of the picture."""
-    box = page.locator(".picture").bounding_box()
+    box = area(page, ".picture")
     page.mouse.move(
         box["x"] + (x + 0.5) * box["width"] / WIDTH, box["y"] + (y + 0.5) * box["height"] / HEIGHT
     )
@@ -287,6 +287,6 @@ def test_words_say_what_of_the_field_lies_in_the_picture(open_widget, explorer):
 def test_a_narrow_page_puts_one_below_the_other(open_widget, explorer):
     for width, is_below in ((1000, False), (480, True)):
         page = open_widget(explorer, width=width)
-        picture, tiles = (page.locator(name).bounding_box() for name in (".picture", ".tiles"))
+        picture, tiles = (area(page, name) for name in (".picture", ".tiles"))
         assert (tiles["y"] > picture["y"] + picture["height"]) == is_below
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from pages import area, dataset
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
@@ -37,8 +38,7 @@ def explorer_of(queries=12, objects=4, seed=0):
 
 def shown(page) -> dict:
     """What the widget says that it shows, once it has drawn."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    data = page.evaluate("() => ({ ...document.querySelector('[data-widget]').dataset })")
+    data = dataset(page)
     return {name: text if name in ("method", "widget") else json.loads(text) for name, text in data.items()}
 
 
@@ -79,7 +79,7 @@ def assert_agrees(page, explorer) -> dict:
 
 
 def centre(page, selector) -> tuple[float, float]:
-    box = page.locator(selector).first.bounding_box()
+    box = area(page, selector)
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
@@ -187,7 +187,7 @@ def test_sliders_by_mouse_and_keyboard(open_widget):
 def test_a_box_is_dragged_and_the_matching_follows(open_widget):
     explorer = MatchingExplorer.toy()
     page = open_widget(explorer)
-    picture = page.locator(".picture").bounding_box()
+    picture = area(page, ".picture")
     middle = centre(page, "svg.prediction[data-query='1'][tabindex]")
     drag(page, middle, (-0.4 * picture["width"], 0.05 * picture["height"]))
     state = assert_agrees(page, explorer)
@@ -200,7 +200,7 @@ def test_a_box_is_dragged_and_the_matching_follows(open_widget):
     assert assert_agrees(page, explorer)["matching"] == [[0, 0], [1, 1], [2, 2]]
     assert explorer.true_boxes == MatchingExplorer.toy().true_boxes
     # A true box, by its tag; it stays within the picture.
-    tag = page.locator("svg.handles[data-object='2'] .tag rect").bounding_box()
+    tag = area(page, "svg.handles[data-object='2'] .tag rect")
     drag(page, (tag["x"] + 5, tag["y"] + 5), (picture["width"], -picture["height"]))
     assert_agrees(page, explorer)
     assert explorer.true_boxes[2] == pytest.approx([0.9, 0.15, 0.2, 0.3])
@@ -219,7 +219,7 @@ def test_a_box_is_resized_at_its_corner(open_widget, kind, corner, fixed):
     """Predictions have the grip at right and top, objects at left and bottom; the corner across stays."""
     explorer = MatchingExplorer.toy()
     page = open_widget(explorer)
-    picture = page.locator(".picture").bounding_box()
+    picture = area(page, ".picture")
     page.hover(f"svg.handles{kind} .tag")
     x, y = centre(page, f"svg.handles{kind} .grip rect")
     drag(page, (x, y), (0.05 * picture["width"], -0.05 * picture["height"]))
@@ -368,7 +368,7 @@ def test_boxes_have_the_colour_of_their_pair(open_widget):
 
     def share(selector, colour):
         """How much of a frame's upper and lower edge has a colour."""
-        box = page.locator(selector).bounding_box()
+        box = area(page, selector)
         left, top = round(box["x"]), round(box["y"])
         right, bottom = round(box["x"] + box["width"]), round(box["y"] + box["height"])
         wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
@@ -408,7 +408,7 @@ def test_many_queries_are_shown_when_asked_for(open_widget):
 def test_nothing_is_wider_than_the_page(open_widget, width):
     page = open_widget(explorer_of(queries=25, objects=8), width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator(".matrix").bounding_box()["x"] > 300 if width == 940 else True
+    assert area(page, ".matrix")["x"] > 300 if width == 940 else True
     overlaps = page.evaluate(
         """() => {
             const panes = ["figure", ".panel", ".matrix"].map((name) => document.querySelector(name));
@@ -434,14 +434,14 @@ def test_without_javascript_the_picture_is_there_with_its_words(new_page, tmp_pa
     page = new_page()
     page.goto(file.as_uri())
     assert page.locator("img").get_attribute("alt") == toy.describe()
-    assert page.locator("img").bounding_box()["width"] > 600
+    assert area(page, "img")["width"] > 600
 
 
 def test_a_second_finger_moves_nothing(open_widget):
     explorer = MatchingExplorer.toy()
     page = open_widget(explorer)
     touch = page.context.new_cdp_session(page)
-    frame = page.locator(".overlay").bounding_box()
+    frame = area(page, ".overlay")
 
     def at(query, right=0.0):
         x, y = explorer.boxes[query][:2]

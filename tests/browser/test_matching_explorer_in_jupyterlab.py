@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-import nbformat
 import pytest
-from lab import python, run_all_cells, shut_down_kernel
+from lab import python, run_all_cells, shut_down_kernel, wait_for_python, write_notebook
+from pages import area
 
 pytestmark = pytest.mark.slow
 
@@ -16,23 +16,11 @@ def notebook(tmp_path: Path) -> Path:
         "from minivis.widgets.matching_explorer import MatchingExplorer",
         "toy = MatchingExplorer.toy()\ntoy",
     ]
-    content = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
-    content.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(content, tmp_path / "toy.ipynb")
-    return tmp_path / "toy.ipynb"
+    return write_notebook(tmp_path / "toy.ipynb", *cells)
 
 
 def shown(page, name: str):
     return json.loads(page.get_attribute("[data-widget]", f"data-{name}"))
-
-
-def wait_for(page, expression: str, wanted) -> None:
-    """Until the kernel says so: what the browser changed arrives a moment later."""
-    for _ in range(100):
-        if (value := python(page, expression)) == wanted:
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"{expression} is {value}, expected {wanted}")
 
 
 def test_python_hears_what_is_moved_and_the_picture_outlives_the_kernel(open_notebook, notebook):
@@ -48,14 +36,14 @@ def test_python_hears_what_is_moved_and_the_picture_outlives_the_kernel(open_not
     page.mouse.down()
     page.mouse.move(box["x"], box["y"] + box["height"] / 2, steps=10)
     page.mouse.up()
-    wait_for(page, "toy.weights", [1, 0, 2])
+    wait_for_python(page, "toy.weights", [1, 0, 2])
     for key in ("ArrowUp", "ArrowRight", "ArrowDown"):
         page.keyboard.press(key)
-    wait_for(page, "toy.weights", [1, 0.1, 2])
+    wait_for_python(page, "toy.weights", [1, 0.1, 2])
     page.locator("svg.prediction[data-query='1'][tabindex]").focus()
     for _ in range(40):
         page.keyboard.press("ArrowLeft")
-    wait_for(page, "toy.boxes[1]", [0.25, 0.75, 0.2, 0.3])
+    wait_for_python(page, "toy.boxes[1]", [0.25, 0.75, 0.2, 0.3])
     assert python(page, "toy.matching") == shown(page, "matching") == [[0, 1], [1, 0], [2, 2]]
     assert page.locator(".jp-Notebook-cell").count() == 2, "no key was a command of JupyterLab"
 
@@ -75,7 +63,7 @@ def test_python_hears_what_is_moved_and_the_picture_outlives_the_kernel(open_not
     page.wait_for_selector("[data-weights='[3,0,5]']")
     page.locator("input[value=optimal]").check()
     page.locator(".picture").scroll_into_view_if_needed()
-    picture = page.locator(".picture").bounding_box()
+    picture = area(page, ".picture")
     page.mouse.move(picture["x"] + 0.25 * picture["width"], picture["y"] + 0.8 * picture["height"])
     page.mouse.down()
     page.mouse.move(picture["x"] + 0.6 * picture["width"], picture["y"] + 0.8 * picture["height"], steps=10)

@@ -6,6 +6,7 @@ import nbformat
 import numpy as np
 import pytest
 from lab import python, run_all_cells, shut_down_kernel
+from pages import area, let_draw
 from PIL import Image, ImageColor
 
 from minivis.widgets.matching_recorder import GREY, ImageHistory
@@ -61,7 +62,7 @@ ROOT = "[data-widget=matching-replay]"
 
 def shown(page, name: str) -> str | None:
     """What the widget says of itself, once it has drawn all it was told."""
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    let_draw(page)
     return page.get_attribute(ROOT, f"data-{name}")
 
 
@@ -77,13 +78,13 @@ def wait_until_between(page, low: int, high: int = len(STEPS)) -> None:
 
 def over(page, selector: str, x: float = 0.5, y: float = 0.5) -> tuple[float, float]:
     """A point of an element in the window, in fractions of its size."""
-    box = page.locator(selector).first.bounding_box()
+    box = area(page, selector)
     return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
 
 def over_record(page, index: int, lane: float = 0.25) -> tuple[float, float]:
     """A point of the timeline at a record; by default in the upper rows."""
-    left = page.locator(".mv-change").nth(index).bounding_box()
+    left = area(page, ".mv-change", index)
     return left["x"] + left["width"] / 2, over(page, ".mv-timeline", y=lane)[1]
 
 
@@ -113,7 +114,7 @@ def test_every_record_shows_what_python_has_recorded(page, history):
 
 def test_boxes_lie_where_they_should(page, history):
     image = history.images[0]
-    picture = page.locator(".mv-picture").bounding_box()
+    picture = area(page, ".mv-picture")
     assert picture["width"] / picture["height"] == pytest.approx(90 / 60, rel=0.01)
     scale = np.array([picture["width"], picture["height"]] * 2)
 
@@ -195,7 +196,7 @@ def test_an_owners_box_is_drawn_in_its_colour(page, history):
     wait_for(page, "object", 0)
     seen, image = pixels(page), history.images[0]
     query = image.owners[-1, 0]
-    picture = page.locator(".mv-picture").bounding_box()
+    picture = area(page, ".mv-picture")
     left, top, right, bottom = image.boxes[-1, query] * np.array([picture["width"], picture["height"]] * 2)
     wanted = np.array(ImageColor.getrgb(image.colours[query]))
     edges = [(left, y) for y in np.linspace(top, bottom, 40)] + [
@@ -364,7 +365,7 @@ def test_an_outline_is_found_by_the_pointer(page, history):
     """A box of a query that owns nothing: its left edge, where nothing lies above it."""
     image = history.images[0]
     idle = [q for q in range(QUERIES) if q not in image.owners[0]]
-    picture = page.locator(".mv-picture").bounding_box()
+    picture = area(page, ".mv-picture")
     hits = 0
     for query in idle:
         left, top, _, bottom = image.boxes[0, query].tolist()

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from pages import area, dataset
 from PIL import Image
 from torchvision.ops import batched_nms
 
@@ -76,8 +77,7 @@ def explorer_of(images=5, queries=9, seed=0):
 
 def shown(page) -> dict:
     """What the widget says that it shows, once it has drawn."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    data = page.evaluate("() => ({ ...document.querySelector('[data-widget]').dataset })")
+    data = dataset(page)
     return {name: text if name in ("source", "widget") else json.loads(text) for name, text in data.items()}
 
 
@@ -241,7 +241,7 @@ def test_a_hesitant_box_says_its_name_under_the_pointer_only(open_widget):
     shown(page)
     tags = page.locator(".judged.wrong .tag")
     assert page.locator(".judged.right .tag").is_visible() and tags.count() == 1 and not tags.is_visible()
-    box = page.locator(".judged.wrong rect.frame").bounding_box()
+    box = area(page, ".judged.wrong rect.frame")
     page.mouse.move(box["x"] + 1, box["y"] + box["height"] / 2)
     assert tags.is_visible()
 
@@ -251,7 +251,7 @@ def test_a_hesitant_box_says_its_name_under_the_pointer_only(open_widget):
 
 def test_boxes_lie_where_they_are(open_widget):
     page = open_widget(explorer_of())
-    box = page.locator(".picture").bounding_box()
+    box = area(page, ".picture")
     explorer = explorer_of()
     frames = page.locator(".judged.right rect.frame").all()
     found = explorer.images()[0].found

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from pages import area, dataset
 from PIL import Image
 
 import minivis
@@ -38,8 +39,7 @@ def page(explorer, open_widget):
 
 def shown(page) -> dict[str, str]:
     """What the widget says that it shows, once it has drawn."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    return page.evaluate(f"() => ({{ ...document.querySelector('{ROOT}').dataset }})")
+    return dataset(page)
 
 
 def assert_agrees(page, explorer) -> dict[str, str]:
@@ -168,7 +168,7 @@ def test_clicks(page, explorer):
 
 def test_a_click_on_a_box_chooses_its_query(page, explorer):
     """The smallest box below the pointer; boxes of which nobody is sure are not there to be clicked."""
-    picture = page.locator(".picture").bounding_box()
+    picture = area(page, ".picture")
     scores = explorer.shown.probabilities[-1, :, :-1].max(-1)
     sure = [query for query in np.flatnonzero(scores >= 0.5).tolist() if query != explorer.query]
     assert sure
