@@ -1,11 +1,11 @@
 // QueryExplorer: which scene, query, layer and head are looked at, and which queries are dropped. The picture is in
-// query_picture.js, the dots in query_field.js, average precision in ranked_precision.js.
+// query_picture.js, the dots in query_field.js, average precision in average_precision.js.
 
 export default {
   render({ model, el }) {
     const classNames = model.get("class_names"), answers = model.get("answers");
     const scenes = model.get("scenes").map((scene) => unpackedScene(scene, classNames, answers.queries));
-    const precisionOf = answers.ranked.map((layer) => rankedAnswers(layer, answers.objects));
+    const precisionOf = answers.ranked.map((layer) => precisionOfRanking(unpackedRanking(layer), answers.objects));
     const [layers, queries, heads] = [precisionOf.length, answers.queries, scenes[0].heads];
     const busiest = [...Array(queries).keys()].sort((a, b) => answers.sure.at(-1)[b] - answers.sure.at(-1)[a]);
 
@@ -99,6 +99,14 @@ function unpackedScene(scene, classNames, queries) {
       for (let each = 0; each < heads; each++) ofHead(layer, query, each).forEach((w, cell) => { sum[cell] += w / heads; });
       return sum;
     },
+  };
+}
+
+/** Python's ranking of one layer's answers (query_answers.py), its bytes as numbers. */
+export function unpackedRanking({ query, label, start, object, iou }) {
+  return {
+    query: numbers(Uint8Array, query), label: numbers(Uint8Array, label), start: numbers(Uint32Array, start),
+    object: numbers(Uint16Array, object), iou: numbers(Float64Array, iou),
   };
 }
 

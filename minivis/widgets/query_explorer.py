@@ -37,7 +37,7 @@ class QueryExplorer(Widget):
     Dropping takes away answers that were given. The other queries have heard the dropped ones all the same.
     """
 
-    parts = ("ranked_precision.js", "query_picture.js", "query_field.js")
+    parts = ("average_precision.js", "query_picture.js", "query_field.js")
 
     class_names = traitlets.List().tag(sync=True)
     scenes = traitlets.List(help="pictures, true boxes, and what is answered there").tag(sync=True)

@@ -57,6 +57,11 @@ function oncePerFrame(f) {
   };
 }
 
+/** Bytes from Python as numbers: `numbers(Float32Array, view)`. They are copied, since views need not be aligned. */
+function numbers(Kind, { buffer, byteOffset, byteLength }) {
+  return new Kind(buffer.slice(byteOffset, byteOffset + byteLength));
+}
+
 /**
  * What a widget and its kernel both know: the values of some traits. `set` changes one here and asks to redraw; a change
  * that comes from the kernel asks to redraw as well. `tell` sends what was changed here, `leave` stops listening.

@@ -71,7 +71,7 @@ def in_javascript(page, outputs, targets, classes, keeps):
     return page.evaluate(
         """([layer, objects, keeps]) => {
           const bytes = Object.fromEntries(Object.entries(layer).map(([name, all]) => [name, Uint8Array.from(all)]));
-          const precision = widget.rankedAnswers(bytes, objects);
+          const precision = widget.precisionOfRanking(widget.unpackedRanking(bytes), objects);
           return keeps.map((isKept) => precision(isKept));
         }""",
         [layer, objects_per_class(targets, classes), keeps],
