@@ -32,12 +32,12 @@ class SinePositions(nn.Module):
         y = y / (y[:, -1:, :] + 1e-6) * 2 * math.pi
         x = x / (x[:, :, -1:] + 1e-6) * 2 * math.pi
 
-        # Channel pair i turns with the wavelength 2π · T^(2i / (d/2)).
+        # Pair i of the P = d/4 turns more slowly than pair 0 by T^(i / P): once in 2π · T^(i / P).
         pairs = self.d_model // 4
-        wavelength = self.temperature ** (torch.arange(pairs, device=x.device).float() / pairs)
+        slower = self.temperature ** (torch.arange(pairs, device=x.device).float() / pairs)
         codes = []
         for coordinate in (y, x):
-            angle = coordinate[..., None] / wavelength
+            angle = coordinate[..., None] / slower
             codes.append(rearrange([angle.sin(), angle.cos()], "two b h w pairs -> b (pairs two) h w"))
         return torch.cat(codes, dim=1)
 

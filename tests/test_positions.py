@@ -69,7 +69,7 @@ def test_sine_of_one_image_does_not_depend_on_the_batch():
         assert torch.equal(both[i : i + 1], SinePositions(8)(masks[i : i + 1]))
 
 
-def test_sine_temperature_sets_the_longest_wavelength():
+def test_sine_temperature_sets_how_slow_the_slowest_pair_is():
     slow = SinePositions(8, temperature=100.0)(no_padding(1, 4))
     torch.testing.assert_close(slow[0], sine_by_loops(8, 1, 4, temperature=100.0), atol=1e-5, rtol=0)
 
