@@ -6,10 +6,10 @@ const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowD
 export { cellAt, windowOf, ranksAt, topChannels, unpackedStage };
 
 export default {
-  async render({ model, el }) {
+  render({ model, el }) {
     const stages = model.get("stages").map(unpackedStage);
     const source = URL.createObjectURL(new Blob([model.get("picture")], { type: "image/png" }));
-    const size = await sizeOf(source); // [width, height] in pixels
+    const [height, width] = model.get("size"), size = [width, height]; // in the model's own pixels
 
     // `point` is what was chosen; `hovered`, while the pointer is there, is what is looked at. Channels likewise.
     const redraw = oncePerFrame(draw);
@@ -97,13 +97,6 @@ export default {
     };
   },
 };
-
-async function sizeOf(source) {
-  const image = new Image();
-  image.src = source;
-  await image.decode();
-  return [image.naturalWidth, image.naturalHeight];
-}
 
 function controlBar(stages, { setLevel, setRanking }) {
   const group = (name, label, options, changed) => {
@@ -214,7 +207,7 @@ function factSheet() {
     const outside = coversAll ? "" : `; ${percent(stage.outside?.[index])} lies outside of the field`;
     moved.textContent = stage.moved
       ? `Half of what moves it lies in ${stage.half[index]} of the picture's ${width * height} pixels${outside}.`
-      : "In so fine a map, what moves a cell was not measured: the light square is what the convolutions reach.";
+      : `Not measured: what moves a cell, since this map has ${stage.cells} of them. The light square is what the convolutions reach.`;
   }
   return { element, show };
 }

@@ -1,5 +1,6 @@
 """FeatureExplorer: a picture under its feature maps; of any cell, the pixels it sees and the channels that fire."""
 
+import dataclasses
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -20,12 +21,16 @@ from minivis.detr.receptive_field import (
     receptive_fields,
     share_outside,
 )
-from minivis.images import as_image_batch
+from minivis.images import ImageTransform, as_image_batch
 from minivis.widgets.base import Widget
 from minivis.widgets.feature_picture import draw_features
 
 SHOWN = 8  # channels, those that rank highest at a cell
-MEASURED_CELLS = 256  # a map of more cells has no measured fields: it would take too long
+MEASURED_SIDE = 16  # cells
+MEASURED_CELLS = MEASURED_SIDE**2  # a map of more cells has no measured fields: it would take too long
+SHOWN_SIDE = (
+    800  # pixels of the picture that the browser gets; cells lie on the model's own pixels all the same
+)
 FIELD_SIDE = 32  # blocks on the long side of a measured field
 AT_ONCE = 32  # backward passes that share memory
 
@@ -46,7 +51,8 @@ class FeatureExplorer(Widget):
 
     parts = ("feature_maps.js",)
 
-    picture = traitlets.Bytes().tag(sync=True)  # PNG, of the size the model gets
+    picture = traitlets.Bytes().tag(sync=True)  # PNG
+    size = traitlets.Tuple().tag(sync=True)  # of the picture as the model gets it: (height, width) in pixels
     stages = traitlets.List().tag(sync=True)  # dicts, see `_stage`
     level = traitlets.Int().tag(sync=True)
     point = traitlets.List().tag(sync=True)
@@ -59,16 +65,20 @@ class FeatureExplorer(Widget):
         levels: Sequence[int] | None = None,
         cell: Sequence[int] | None = None,
         measured_cells: int = MEASURED_CELLS,
+        longest_side: int | None = None,
     ):
-        """A widget for one picture. The last of its maps is seen first.
+        """A widget for one picture, which may be of any size. The last of its maps is seen first.
 
         Args:
             model: a DETR with its `image_transform`, as `minivis.load` gives it.
-            picture: a picture, or a uint8 (3, H, W) tensor. For `detr-mini` bring it to about 128 pixels.
+            picture: a picture, or a uint8 (3, H, W) tensor. It is resized as the model wants it; if the model does not
+                say (`detr-mini`), a large one is brought down to 16 cells of the last map on its long side.
             levels: which of the backbone's maps, from fine to coarse; all by default. The fine maps of a large
                 picture are large.
             cell: (row, column) of the last map that is seen first; the middle by default.
-            measured_cells: gradients are measured for maps of at most so many cells.
+            measured_cells: what moves a cell is measured in maps of at most so many cells, one backward pass for each.
+                Of larger ones the widget says that it was not.
+            longest_side: the picture's long side has at most so many pixels. A small number makes a large model quick.
 
         Raises:
             ValueError: if the model has no `image_transform`, or there is no such level or cell.
@@ -79,7 +89,10 @@ class FeatureExplorer(Widget):
         if levels is not None and not all(-count <= level < count for level in levels):
             raise ValueError(f"levels: expected {-count} to {count - 1}, got {list(levels)}")
         levels = range(count) if levels is None else sorted(level % count for level in levels)
-        pixels = model.image_transform(picture).to(next(model.parameters()).device)
+        transform = _no_larger(
+            model.image_transform, longest_side, MEASURED_SIDE * model.backbone.strides[-1]
+        )
+        pixels = transform(picture).to(next(model.parameters()).device)
         batch = as_image_batch([pixels])
         with torch.inference_mode():
             maps = model.backbone(batch)
@@ -95,13 +108,13 @@ class FeatureExplorer(Widget):
                     [effective_field(model.backbone, batch, level, chunk).cpu() for chunk in chunks]
                 )
             stages.append(_stage(maps[level].features[0].cpu(), fields[level], measured))
-        png = io.BytesIO()
-        to_pil_image(model.image_transform.denormalise(pixels).cpu()).save(png, format="png", optimize=True)
+        height, width = pixels.shape[1:]
         super().__init__(
-            picture=png.getvalue(),
+            picture=_png(to_pil_image(transform.denormalise(pixels).cpu())),
+            size=(height, width),
             stages=stages,
             level=len(stages) - 1,
-            point=[side // 2 for side in reversed(pixels.shape[1:])],
+            point=[width // 2, height // 2],
         )
         if cell is not None:
             self.cell = cell
@@ -127,11 +140,6 @@ class FeatureExplorer(Widget):
         stride, (bottom, right) = self.stage["stride"], self.size
         middle = column * stride + stride // 2, row * stride + stride // 2
         self.point = [min(middle[0], right - 1), min(middle[1], bottom - 1)]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Of the picture: (height, width) in pixels."""
-        return Image.open(io.BytesIO(self.picture)).size[::-1]
 
     def values(self) -> Float[np.ndarray, "channels height width"]:
         """The map that is seen, as precise as the browser has it: 255 steps up to each channel's maximum."""
@@ -190,10 +198,30 @@ class FeatureExplorer(Widget):
         if stage["moved"] is not None:
             half = stage["half"][row * stage["width"] + column]
             words += f"; half of what moves it lies in about {float(f'{half:.2g}'):.0f} pixels"
+        else:
+            words += "; what moves it was not measured, since the map has so many cells"
         return f"{words}. Channels that rank highest there: {', '.join(map(str, self.top_channels()[:3]))}."
 
     def draw(self) -> Image.Image:
         return draw_features(self)
+
+
+def _no_larger(transform: ImageTransform, longest_side: int | None, otherwise: int) -> ImageTransform:
+    """The transform with a long side of at most `longest_side`; where nobody says anything of sizes, `otherwise`."""
+    if longest_side is not None:
+        longest_edge = min(longest_side, transform.longest_edge or longest_side)
+    elif transform.shortest_edge is None and transform.longest_edge is None:
+        longest_edge = otherwise
+    else:
+        return transform
+    return dataclasses.replace(transform, longest_edge=longest_edge)
+
+
+def _png(picture: Image.Image) -> bytes:
+    picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    png = io.BytesIO()
+    picture.save(png, format="png", optimize=True)
+    return png.getvalue()
 
 
 def _stage(

@@ -65,7 +65,7 @@ def draw_cell(axes: Axes, explorer: Any) -> None:
     draw_frame(axes, clipped, SEEN, (0, (4, 2)))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
-    dim_is = "out of its reach" if stage["moved"] is None else "moves it less"
+    dim_is = "out of its reach (what moves it: not measured)" if stage["moved"] is None else "moves it less"
     note = f"white: the cell's patch; dashed: receptive field; dim: {dim_is}"
     axes.text(0, -0.03, note, transform=axes.transAxes, va="top", **SMALL)
 

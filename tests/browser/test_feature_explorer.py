@@ -175,7 +175,7 @@ def test_a_fine_map_shows_what_convolutions_reach(open_widget, explorer):
     hover(page, 30, 20)
     shown(page)
     assert not page.locator("canvas.dim").is_visible() and page.locator(".beyond").is_visible()
-    assert "was not measured" in page.locator(".facts").inner_text()
+    assert "Not measured: what moves a cell, since this map has 540" in page.locator(".facts").inner_text()
     explorer.level = 0
     explorer.cell = (10, 15)
     left, top, right, bottom = explorer.window()

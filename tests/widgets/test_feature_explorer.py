@@ -120,7 +120,7 @@ def test_fine_maps_are_not_measured(model, picture):
     assert [stage["moved"] is not None for stage in explorer.stages] == [False, False, True]
     explorer.level = 0
     assert explorer.field() is None
-    assert "half of what" not in explorer.describe()
+    assert "half of what" not in explorer.describe() and "was not measured" in explorer.describe()
     explorer.draw()
 
 
@@ -139,6 +139,32 @@ def test_a_picture_is_shown_at_the_models_own_size(model, picture):
     assert explorer.size == (20, 27)
     tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     assert FeatureExplorer(model, tensor).own_state() == FeatureExplorer(model, picture).own_state()
+
+
+def test_a_large_picture_is_made_smaller_where_the_model_does_not_say_how_large(model):
+    photograph = Image.effect_noise((900, 1200), 60).convert("RGB")  # Pillow's order: width first
+    explorer = FeatureExplorer(model, photograph)
+    assert explorer.size == (128, 96)  # 16 cells of 8 pixels
+    assert explorer.stage["moved"] is not None, "so its last map can be measured"
+    assert Image.open(io.BytesIO(explorer.picture)).size == (96, 128)
+    assert FeatureExplorer(model, photograph, longest_side=48).size == (48, 36)
+
+
+def test_a_model_that_says_how_large_is_obeyed_up_to_the_longest_side(model, picture):
+    model.image_transform, usual = ImageTransform(shortest_edge=900), model.image_transform
+    try:
+        explorer = FeatureExplorer(model, picture, levels=[-1])
+        smaller = FeatureExplorer(model, picture, levels=[-1], longest_side=64)
+    finally:
+        model.image_transform = usual
+    assert explorer.size == (900, 1215) and smaller.size == (47, 64)
+    assert max(Image.open(io.BytesIO(explorer.picture)).size) == feature_explorer.SHOWN_SIDE
+    explorer.point = [1214, 899]
+    assert explorer.cell == (112, 151), "pixels are the model's, whatever is sent"
+    # 17,176 cells are too many to measure, and it says so.
+    assert explorer.field() is None and "was not measured" in explorer.describe()
+    assert smaller.field() is not None and "not measured" not in smaller.describe()
+    explorer.draw()
 
 
 def test_words(explorer):
