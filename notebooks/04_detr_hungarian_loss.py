@@ -945,28 +945,27 @@ for name, drop in (("every answer", False), ("only those that say a class", True
 # %% [markdown]
 # ## Real weights
 #
-# The same widget on the paper's own ResNet-50 model and a photograph: set `wanted = True` to download 160 MB. Until then the next cell says so and goes on.
+# The same widget on the paper's own ResNet-50 model and a photograph. Say `wanted=True` to download 160 MB. Until then the next cell says so
+# and goes on.
 
 # %% tags=["nbval-ignore-output"]
-from huggingface_hub import try_to_load_from_cache
 from PIL import Image
-from skimage import data
+from skimage import data as photographs
 
-RELEASED = "facebook/detr-resnet-50"
-wanted = False  # set it to True to download 160 MB
+from minivis.widgets import MatchingExplorer
 
-if wanted or isinstance(try_to_load_from_cache(RELEASED, "model.safetensors"), str):
-    released = minivis.load(RELEASED)
-    cat = Image.fromarray(data.chelsea())
+# wanted=True downloads 160 MB
+released = minivis.load_released("facebook/detr-resnet-50", wanted=False)
+
+if released is not None:
+    cat = Image.fromarray(photographs.chelsea())
     with torch.inference_mode():
         answers = released([released.image_transform(cat)])
-    truth = {
+    the_cat = {  # label 17 is "cat"; the box was drawn by hand
         "labels": torch.tensor([17]),
         "boxes": torch.tensor([[0.5, 0.5, 0.95, 0.95]]),
-    }  # a box by hand: the cat
-    display(MatchingExplorer(cat, answers, truth, released.class_names))
-else:
-    print(f"{RELEASED} is not on this machine: set wanted = True to download it")
+    }
+    display(MatchingExplorer(cat, answers, the_cat, released.class_names))
 
 
 # %% [markdown]
