@@ -215,7 +215,7 @@ function classTable(classNames, layers, actions) {
   };
 }
 
-// AP over all scenes, of the queries that are kept, after each layer
+// AP over all scenes, of the queries that are kept, if the decoder ends after each layer
 
 function precisionPanel(layers, answers, busiest, actions) {
   const queries = answers.queries, title = h("b", {}), rows = Array.from({ length: layers }, (_, i) => {
@@ -227,7 +227,9 @@ function precisionPanel(layers, answers, busiest, actions) {
   const keep = slider({
     label: "keep the busiest", min: 0, max: queries, step: 1, value: queries, digits: 0, changed: actions.keep,
   });
-  const shown = keep.querySelector("output"), words = h("p", { class: "mv-note" }, "Orange: with all queries.");
+  const shown = keep.querySelector("output"), words = h("p", { class: "mv-note" });
+  words.textContent = "A row: the answers read off after that layer, as if the decoder ended there. To leave out the layers below a row, "
+    + "press it. Orange: with all queries.";
   let whole = null;
   return {
     element: h("div", { class: "precision" }, title, ...rows.map(({ row }) => row), keep, words),

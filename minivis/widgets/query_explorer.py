@@ -34,7 +34,9 @@ class QueryExplorer(Widget):
         explorer.dropped = [3, 23]
         explorer.average_precision()
 
-    Dropping takes away answers that were given. The other queries have heard the dropped ones all the same.
+    Dropping a query takes away answers that were given. The other queries have heard the dropped ones all the same. A
+    layer is dropped from the end only: the answers after layer l are those of the decoder without the layers behind it,
+    read by the same norm and heads.
     """
 
     parts = ("average_precision.js", "query_picture.js", "query_field.js")

@@ -17,7 +17,7 @@ function queryField(answers, classNames) {
     h("div", {}, words, h("p", { class: "kinds" }, ...classNames.map((name, kind) =>
       h("span", {}, h("i", { style: `background: ${COLOURS[kind % COLOURS.length]}` }), name)),
     h("span", {}, h("i", { style: `background: ${UNSURE}` }), "not sure")),
-    h("figure", {}, sizes, h("figcaption", {}, `sizes of its sure boxes: side, 0 to ${100 * LARGEST} % of the picture →`))));
+    h("figure", {}, sizes, h("figcaption", {}, `side of its sure boxes, 0 to ${100 * LARGEST} % of the picture's`))));
 
   function empty(canvas) {
     const context = canvas.getContext("2d");

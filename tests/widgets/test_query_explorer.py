@@ -1,5 +1,7 @@
 """QueryExplorer: what it sends to the browser is what the model answered, and what it says of it is true."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,16 @@ def test_average_precision_is_cocos_without_the_dropped_queries(explorer, model,
     assert explorer.dropped == [0, 5]
     rest = {name: values[:, [1, 2, 3, 4, 6]] for name, values in layers[1].items()}
     assert explorer.average_precision() == average_precision(rest, targets, data)["AP"]
+
+
+def test_after_a_layer_means_without_the_layers_behind_it(explorer, model, data):
+    cut = copy.deepcopy(model)
+    cut.transformer.decoder.layers = cut.transformer.decoder.layers[:1]
+    memory, _ = encode_scenes(cut, data, range(IMAGES))
+    with torch.no_grad():
+        (only,) = decode(cut, memory)
+    for name, values in only.items():
+        assert torch.allclose(values, explorer._layers[0][name], atol=1e-6), name
 
 
 def test_answers_are_ranked_class_by_class_the_surest_first():
