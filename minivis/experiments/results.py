@@ -75,9 +75,10 @@ class Result:
         return "\n".join(lines) + "\n"
 
     def text(self, variant: str, measure: str) -> str:
-        """Mean, lowest and highest, as "0.71 (0.68–0.73)"."""
+        """Mean, lowest and highest, as "0.71 (0.68–0.73)"; of hundreds, as "512 (450–600)"."""
         low, high = self.spread(variant, measure)
-        return f"{self.mean(variant, measure):.2f} ({low:.2f}–{high:.2f})"
+        digits = 2 if high < 100 else 0
+        return f"{self.mean(variant, measure):,.{digits}f} ({low:,.{digits}f}–{high:,.{digits}f})"
 
     def missing(self, seeds: Sequence[int]) -> list[tuple[int, str]]:
         """The (seed, variant) pairs that there are no numbers of yet, seed by seed."""
@@ -176,8 +177,9 @@ def _draw_measure(axes: Axes, result: Result, measure: str, alone: bool) -> None
     for row, variant in enumerate(result.variants):
         values = result.values(variant, measure)
         axes.barh(row, fmean(values), height=0.62, color="#56B4E9" if row else "#999999", zorder=2)
-        # Seeds a little one above the other, so that equal numbers can be told apart.
-        rows = [row + 0.12 * (i - (len(values) - 1) / 2) for i in range(len(values))]
+        # Seeds a little one below the other, within the bar, so that equal numbers can be told apart.
+        apart = min(0.12, 0.5 / len(values))
+        rows = [row + apart * (i - (len(values) - 1) / 2) for i in range(len(values))]
         axes.plot(values, rows, "o", color="black", markersize=4.5, markeredgecolor="white", zorder=3)
     axes.axvline(result.mean(next(iter(result.variants)), measure), color="#666666", linestyle=":", zorder=1)
     axes.set_xlim(left=0)

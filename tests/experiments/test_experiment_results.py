@@ -47,6 +47,13 @@ def test_every_number_is_kept_by_variant_and_seed(file):
         result.mean("pear", "AR")
 
 
+def test_numbers_of_hundreds_are_written_without_decimals(file):
+    run = lambda variant, seed, reduced: {"AP": 0.5 + seed / 10, "loss": 900.0 + 100 * seed}  # noqa: E731
+    result = run_experiment(experiment(run), file, seeds=3)
+    assert result.text("pear", "AP") == "0.60 (0.50–0.70)"
+    assert result.text("pear", "loss") == "1,000 (900–1,100)"
+
+
 def test_a_run_that_was_stopped_goes_on_and_runs_nothing_twice(file):
     calls = []
 
@@ -187,6 +194,15 @@ def test_the_plot_has_a_point_for_every_seed_and_a_bar_for_every_mean(file):
     points = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"]
     assert points == [[5.0, 5.1, 5.2], [4.0, 4.1, 4.2]]
     assert axes.get_xlabel() == "average pear"
+
+
+@pytest.mark.parametrize("seeds", [3, 6, 20])
+def test_all_points_of_a_variant_lie_on_its_bar(file, seeds):
+    (axes,) = plot_result(run_experiment(experiment(), file, seeds=seeds), "AP").axes
+    for patch, line in zip(axes.patches, axes.lines):
+        rows = line.get_ydata()
+        assert len(set(rows)) == seeds
+        assert patch.get_y() < min(rows) and max(rows) < patch.get_y() + patch.get_height()
 
 
 SHIPPED = sorted(path.stem for path in (shipped_folder() / "experiments").glob("*.json"))

@@ -6,13 +6,8 @@ from collections.abc import Sequence
 from minivis.experiments.claims import Claim
 from minivis.experiments.ledger import detr_backbone, detr_decoder, detr_encoder, detr_loss, detr_training
 
-TOPICS = (
-    detr_backbone,
-    detr_encoder,
-    detr_decoder,
-    detr_loss,
-    detr_training,
-)  # in the order of the notebooks
+# In the order of the notebooks.
+TOPICS = (detr_backbone, detr_encoder, detr_decoder, detr_loss, detr_training)
 
 
 def _in_order(claim: Claim) -> tuple[str, int]:
