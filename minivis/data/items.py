@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -28,10 +28,15 @@ class Categories:
 
     names: tuple[str, ...]  # K names
     ids: tuple[int | None, ...]  # K category ids, None where the label is a hole
+    is_thing: tuple[bool, ...] | None = (
+        None  # whether objects of it are counted; None: all are things, none stuff
+    )
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.ids):
             raise ValueError(f"{len(self.names)} category names but {len(self.ids)} category ids")
+        if self.is_thing is not None and len(self.is_thing) != len(self.ids):
+            raise ValueError(f"is_thing says it of {len(self.is_thing)} labels, there are {len(self.ids)}")
         taken_ids: dict[int, str] = {}
         taken_names: dict[str, int] = {}
         for category_id, name in zip(self.ids, self.names):
@@ -48,13 +53,22 @@ class Categories:
             taken_ids[category_id], taken_names[name] = name, category_id
 
     @classmethod
-    def dense(cls, categories: Iterable[tuple[int, str]]) -> "Categories":
-        """Labels without gaps, in the order of the category ids: what one's own data wants."""
+    def dense(
+        cls, categories: Iterable[tuple[int, str]], things: Collection[int] | None = None
+    ) -> "Categories":
+        """Labels without gaps, in the order of the category ids: what one's own data wants.
+
+        `things` are category ids; None: all.
+        """
         pairs = sorted(categories)
-        return cls(names=tuple(name for _, name in pairs), ids=tuple(category_id for category_id, _ in pairs))
+        ids = tuple(category_id for category_id, _ in pairs)
+        is_thing = None if things is None else tuple(category_id in things for category_id in ids)
+        return cls(names=tuple(name for _, name in pairs), ids=ids, is_thing=is_thing)
 
     @classmethod
-    def by_id(cls, categories: Iterable[tuple[int, str]]) -> "Categories":
+    def by_id(
+        cls, categories: Iterable[tuple[int, str]], things: Collection[int] | None = None
+    ) -> "Categories":
         """label = category id, with holes, as COCO's recipes and the released checkpoints have it."""
         pairs = list(categories)
         cls.dense(pairs)  # raises if an id or a name is there twice
@@ -66,7 +80,17 @@ class Categories:
         names, ids = [HOLE] * size, [None] * size
         for category_id, name in pairs:
             names[category_id], ids[category_id] = name, category_id
-        return cls(names=tuple(names), ids=tuple(ids))
+        is_thing = None if things is None else tuple(category_id in things for category_id in ids)
+        return cls(names=tuple(names), ids=tuple(ids), is_thing=is_thing)
+
+    @property
+    def things(self) -> frozenset[int]:
+        """The labels whose objects are counted; the others, but for holes, are stuff."""
+        return frozenset(
+            label
+            for label, category_id in enumerate(self.ids)
+            if category_id is not None and (self.is_thing is None or self.is_thing[label])
+        )
 
     def __len__(self) -> int:
         """K, the number of labels, holes included."""
@@ -88,11 +112,14 @@ class Categories:
         raise KeyError(f"no category is named {name!r}; there are {[n for n in self.names if n != HOLE]}")
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """As JSON: a list of {"label", "category_id", "name"}, holes too, so that K is kept."""
-        return [
+        """As JSON: a list of {"label", "category_id", "name"}, holes too, so that K is kept; with stuff, "is_thing"."""
+        entries = [
             {"label": label, "category_id": category_id, "name": name}
             for label, (category_id, name) in enumerate(zip(self.ids, self.names))
         ]
+        if self.is_thing is None:
+            return entries
+        return [entry | {"is_thing": thing} for entry, thing in zip(entries, self.is_thing, strict=True)]
 
     @classmethod
     def from_dict(cls, entries: list[dict[str, Any]]) -> "Categories":
@@ -101,7 +128,12 @@ class Categories:
         names, ids = [HOLE] * size, [None] * size
         for entry in entries:
             names[entry["label"]], ids[entry["label"]] = entry["name"], entry["category_id"]
-        return cls(names=tuple(names), ids=tuple(ids))
+        if not any("is_thing" in entry for entry in entries):
+            return cls(names=tuple(names), ids=tuple(ids))
+        things = {entry["label"] for entry in entries if entry.get("is_thing", True)}
+        return cls(
+            names=tuple(names), ids=tuple(ids), is_thing=tuple(label in things for label in range(size))
+        )
 
 
 class BadItem(NamedTuple):

@@ -3,7 +3,7 @@
 from minivis.detr.backbone import ResNetBackbone, SmallConvBackbone
 from minivis.detr.criterion import SetCriterion
 from minivis.detr.matcher import HungarianMatcher
-from minivis.detr.merge import Panoptic, Segment, merge_masks, predict_panoptic
+from minivis.detr.merge import Panoptic, Segment, merge_masks
 from minivis.detr.model import DETR, MLP, DETRConfig, build_detr, detr_mini, detr_resnet50, mini_config
 from minivis.detr.panoptic import (
     DETRsegm,
@@ -16,6 +16,7 @@ from minivis.detr.panoptic import (
     mini_panoptic_config,
 )
 from minivis.detr.postprocess import postprocess
+from minivis.detr.segments import Segmenter, predict_instances, predict_panoptic
 from minivis.detr.transformer import (
     Transformer,
     TransformerDecoder,
@@ -36,6 +37,7 @@ __all__ = [
     "PanopticConfig",
     "ResNetBackbone",
     "Segment",
+    "Segmenter",
     "SetCriterion",
     "SmallConvBackbone",
     "Transformer",
@@ -53,5 +55,6 @@ __all__ = [
     "mini_config",
     "mini_panoptic_config",
     "postprocess",
+    "predict_instances",
     "predict_panoptic",
 ]

@@ -4,12 +4,8 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-
-from minivis.detr.panoptic import DETRsegm
-from minivis.images import ImageBatch, as_image_batch
 
 VOID = 0  # the id of pixels that belong to no segment
 SPECK = 4  # pixels; a segment of at most so many is not kept
@@ -92,45 +88,3 @@ def merge_masks(
             Segment(number, label, label in things, score, tuple(int(queries[i]) for i in places))
         )
     return Panoptic(id_of[owner[winner]], segments)
-
-
-@torch.no_grad()
-def predict_panoptic(
-    model: DETRsegm,
-    images: ImageBatch | Tensor | list[Tensor],
-    things: Collection[int],
-    image_sizes: Sequence[tuple[int, int]] | None = None,
-    threshold: float = 0.85,
-) -> list[Panoptic]:
-    """The segments of each image. Masks are made only of queries whose best class is an object with a score above 0.85.
-
-    Args:
-        model: in evaluation mode.
-        images: as the model takes them.
-        things: the labels whose objects are counted; all others are stuff.
-        image_sizes: (height, width) in pixels that the result is wanted in; None: of the images as they are given.
-        threshold: of the score.
-    """
-    images = as_image_batch(images)
-    outputs, inputs = model.detect(images)
-    scores, labels = outputs["pred_logits"].float().softmax(-1).max(-1)
-    kept = (labels < model.num_classes) & (scores > threshold)
-    image, query = kept.nonzero(as_tuple=True)
-    masks = model.masks_of(inputs, image, query).float()
-    within = ~images.padding_mask
-    own_sizes = torch.stack([within.any(2).sum(1), within.any(1).sum(1)], dim=1).tolist()
-    if image_sizes is not None and len(image_sizes) != len(own_sizes):
-        raise ValueError(f"expected the sizes of {len(own_sizes)} images, got {len(image_sizes)}")
-
-    results = []
-    for i, (height, width) in enumerate(own_sizes):
-        own = image == i
-        full = F.interpolate(masks[own][:, None], images.pixels.shape[-2:], mode="bilinear")
-        full = full[..., :height, :width]  # without the padding
-        if image_sizes is not None:
-            full = F.interpolate(full, tuple(image_sizes[i]), mode="bilinear")
-        numbers = query[own]
-        results.append(
-            merge_masks(full[:, 0], labels[i, numbers], scores[i, numbers], things, numbers.tolist())
-        )
-    return results

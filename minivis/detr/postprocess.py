@@ -21,8 +21,9 @@ def postprocess(
         image_sizes: (height, width) in pixels of each image that the boxes are to be given in.
 
     Returns:
-        For each image `scores` (Q,), `labels` (Q,) and `boxes` (Q, 4) as (left, top, right, bottom) in pixels. A
-        box may reach beyond the image, as it does where published results were measured.
+        For each image `scores` (Q,), `labels` (Q,), `queries` (Q,), which of them it was, and `boxes` (Q, 4) as
+        (left, top, right, bottom) in pixels. A box may reach beyond the image, as it does where published results
+        were measured.
 
     Raises:
         ValueError: if there is not one size for each image.
@@ -40,4 +41,7 @@ def postprocess(
         )
     height, width = sizes.unbind(-1)
     boxes = boxes * torch.stack([width, height, width, height], dim=-1)[:, None, :]
-    return [{"scores": s, "labels": c, "boxes": b} for s, c, b in zip(scores, labels, boxes, strict=True)]
+    return [
+        {"scores": s, "labels": c, "boxes": b, "queries": q}
+        for s, c, b, q in zip(scores, labels, boxes, order, strict=True)
+    ]

@@ -7,27 +7,26 @@ classes; AR is the recall that the best 1, 10 or 100 detections of an image and 
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 from torchvision.ops import box_convert
-from tqdm import tqdm
 
 from minivis.data.items import BadItems, Categories, DetectionDataset
 from minivis.detr import postprocess
-from minivis.images import ImageBatch
+from minivis.evaluation.batches import evaluating, of_all_processes, placed, same_size_batches
 
 AREAS = ("small", "medium", "large")  # of an object, in pixels: below 32², between, above 96²
 
 
 def detection_metrics(
-    ground_truth: dict[str, Any], results: Sequence[dict[str, Any]], categories: Categories
+    ground_truth: dict[str, Any],
+    results: Sequence[dict[str, Any]],
+    categories: Categories,
+    iou: Literal["bbox", "segm"] = "bbox",
 ) -> dict[str, Any]:
     """AP and AR of `results` by COCO's rules, as fractions 0..1.
 
@@ -35,6 +34,7 @@ def detection_metrics(
         ground_truth: `images` and `annotations` in COCO's format. Images without objects count too.
         results: in COCO's results format: `image_id`, `category_id`, `bbox` (x, y, width, height), `score`.
         categories: the classes to average over.
+        iou: of boxes, or of masks; then annotations and results have a `segmentation` in COCO's run-length format.
 
     Returns:
         `AP`, `AP50`, `AP75`, `AP_small`, `AP_medium`, `AP_large`, `AR_1`, `AR_10`, `AR_100`, `AR_small`,
@@ -69,7 +69,7 @@ def detection_metrics(
                 "categories": [{"id": category_id} for category_id in category_ids],
             }
         )
-        evaluator = COCOeval_faster(truth, truth.loadRes([dict(result) for result in results]), "bbox")
+        evaluator = COCOeval_faster(truth, truth.loadRes([dict(result) for result in results]), iou)
         evaluator.evaluate()
         evaluator.accumulate()
         precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
@@ -148,49 +148,27 @@ def evaluate_detection(
         BadItemError: at the first bad item, if `bad_items` says "stop".
     """
     start = time.perf_counter()
-    if isinstance(model, DistributedDataParallel):
-        model = model.module  # the wrapper would wait, at every batch, for processes that have fewer of them
-    model = model if device is None else model.to(device)
-    device = next(model.parameters()).device
+    model, device = placed(model, device)
     bad_items = BadItems("skip") if bad_items is None else bad_items
-    rank, processes = _rank_and_processes()
     truth = dataset.ground_truth()
-    labels = _labels_of(model, dataset.categories)
+    labels = labels_of(model, dataset.categories)
     known_ids = set(dataset.categories.ids)
 
-    indices = range(len(dataset))[:max_images]
-    if len(truth["images"]) == len(dataset):
-        # Images of equal size side by side, to go through the model together; the largest come first.
-        sizes = [(image["height"], image["width"]) for image in truth["images"]]
-        indices = sorted(indices, key=lambda i: sizes[i], reverse=True)
-    loader = DataLoader(
-        dataset,
-        batch_size,
-        sampler=indices[rank::processes],
-        collate_fn=dataset.collate,
-        num_workers=workers,
-        generator=torch.Generator(),  # its own, so that training goes on as if it had not been evaluated
+    batches = same_size_batches(
+        dataset, truth["images"], device, batch_size, bad_items, progress, max_images, workers
     )
     results, seen = [], []
-    with _evaluation_mode(model), torch.inference_mode():
-        for raw in tqdm(loader, "evaluating", leave=False, disable=not progress or rank > 0):
-            batch = dataset.prepare(raw, device)
-            for item in batch.bad_items:
-                bad_items.report(item)
-            for members, pixels in _by_size(batch.images):
-                targets = [batch.targets[i] for i in members]
-                sizes = torch.tensor([target["original_size"] for target in targets], device=device)
-                image_ids = [target["image_id"] for target in targets]
-                found = results_of(postprocess(model(pixels), sizes), image_ids, labels)
-                # A class that the data does not know can be neither right nor wrong there.
-                results += [result for result in found if result["category_id"] in known_ids]
-                seen += image_ids
+    with evaluating(model):
+        for pixels, targets in batches:
+            sizes = torch.tensor([target["original_size"] for target in targets], device=device)
+            image_ids = [target["image_id"] for target in targets]
+            found = results_of(postprocess(model(pixels), sizes), image_ids, labels)
+            # A class that the data does not know can be neither right nor wrong there.
+            results += [result for result in found if result["category_id"] in known_ids]
+            seen += image_ids
 
-    if processes > 1:
-        shares: list[Any] = [None] * processes
-        torch.distributed.all_gather_object(shares, (results, seen))
-        results, seen = [r for share in shares for r in share[0]], [i for share in shares for i in share[1]]
-    kept = set(seen)
+    shares = of_all_processes((results, seen))
+    results, kept = [r for share in shares for r in share[0]], {i for share in shares for i in share[1]}
     truth = {
         "images": [image for image in truth["images"] if image["id"] in kept],
         "annotations": [annotation for annotation in truth["annotations"] if annotation["image_id"] in kept],
@@ -215,7 +193,7 @@ def _check_ids(
             raise ValueError(f"{what}s with a {key} that the ground truth does not have: {shown}")
 
 
-def _labels_of(model: nn.Module, data: Categories) -> Categories:
+def labels_of(model: nn.Module, data: Categories) -> Categories:
     """What the model's labels mean. It shares category ids with the data, so their names must agree."""
     own = getattr(model, "categories", data)
     names = dict(zip(data.ids, data.names))
@@ -226,30 +204,3 @@ def _labels_of(model: nn.Module, data: Categories) -> Categories:
                 " a data set made with `categories=model.categories` matches them by name"
             )
     return own
-
-
-def _by_size(images: ImageBatch) -> Iterator[tuple[list[int], Tensor]]:
-    """The images of each size, without padding: their places in the batch, and their pixels (n, 3, h, w)."""
-    heights, widths = (~images.padding_mask).any(2).sum(1), (~images.padding_mask).any(1).sum(1)
-    sizes = torch.stack([heights, widths], dim=1).tolist()
-    for height, width in dict.fromkeys(map(tuple, sizes)):
-        members = [i for i, size in enumerate(sizes) if size == [height, width]]
-        yield members, images.pixels[members, :, :height, :width]
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every module is in its own mode again (a frozen part's may be another)."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _rank_and_processes() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1

@@ -13,11 +13,12 @@ from minivis.data.augment import DetrAugment
 from minivis.data.coco import CocoDetection
 from minivis.data.items import BadItems, DetectionBatch, DetectionDataset
 from minivis.data.scenes import Scenes
-from minivis.detr import DETR, HungarianMatcher, SetCriterion, build_detr
+from minivis.detr import DETR, DETRsegm, HungarianMatcher, SetCriterion, build_detr
 from minivis.detr.criterion import Normalisers
 from minivis.evaluation.detection import evaluate_detection
 from minivis.images import ImageTransform
 from minivis.pretrained import load
+from minivis.pretrained.checkpoint import with_use
 from minivis.training.recipes import DetrRecipe
 
 logger = logging.getLogger("minivis")
@@ -50,7 +51,7 @@ class DetectionTask:
         self.recipe, self.bad_items = recipe, BadItems(bad_items, quiet=not first)
         self.endless = recipe.data == "scenes"
         pretrained = recipe.initial not in (None, "imagenet")
-        self.initial = load(recipe.initial) if pretrained else None
+        self.initial = self._load(recipe.initial) if pretrained else None
         if self.initial and not self.initial.config.normalize_before and recipe.lr > POST_NORM_LR:
             logger.warning(
                 "%s is a post-norm transformer, which may fall apart at a learning rate of %g: the recipe "
@@ -59,15 +60,25 @@ class DetectionTask:
                 recipe.lr,
             )
         self.dataset, self.validation = self._data()
+        weights, losses = self.weights(), ["labels", "boxes", "cardinality"]
+        if "loss_mask" in weights:
+            losses.append("masks")
+        matcher = HungarianMatcher(recipe.match_class, recipe.match_l1, recipe.match_giou)
+        classes = len(self.dataset.categories)
+        self.criterion = SetCriterion(classes, matcher, weights, recipe.no_object_weight, losses)
+        self.read = self.asked = 0  # images
 
-        weights = {
+    def _load(self, name: str) -> DETR:
+        return detector_of(load(name))
+
+    def weights(self) -> dict[str, float]:
+        """What each loss counts."""
+        recipe = self.recipe
+        return {
             "loss_ce": recipe.class_weight,
             "loss_bbox": recipe.l1_weight,
             "loss_giou": recipe.giou_weight,
         }
-        matcher = HungarianMatcher(recipe.match_class, recipe.match_l1, recipe.match_giou)
-        self.criterion = SetCriterion(len(self.dataset.categories), matcher, weights, recipe.no_object_weight)
-        self.read = self.asked = 0  # images
 
     def _data(self) -> tuple[DetectionDataset, DetectionDataset | None]:
         recipe = self.recipe
@@ -99,6 +110,17 @@ class DetectionTask:
         Raises:
             ValueError: if the recipe sets something of the model that the checkpoint has decided.
         """
+        recipe = self.recipe
+        model = self._build_detector()
+        for part in recipe.freeze:
+            try:
+                model.get_submodule(part).requires_grad_(False)
+            except AttributeError:
+                parts = ", ".join(name for name, _ in model.named_children())
+                raise ValueError(f"freeze: the model has no part {part!r}; it has {parts}") from None
+        return model
+
+    def _build_detector(self) -> DETR:
         recipe, initial = self.recipe, self.initial
         config = initial.config if initial else recipe.model
         config = dataclasses.replace(
@@ -113,12 +135,6 @@ class DetectionTask:
             model.backbone.load_imagenet_weights()
         elif initial:
             adopt_weights(model, initial, same_classes=initial.categories == self.dataset.categories)
-        for part in recipe.freeze:
-            try:
-                model.get_submodule(part).requires_grad_(False)
-            except AttributeError:
-                parts = ", ".join(name for name, _ in model.named_children())
-                raise ValueError(f"freeze: the model has no part {part!r}; it has {parts}") from None
         model.checkpoint_backbone = recipe.checkpoint_activations
         return model
 
@@ -141,10 +157,9 @@ class DetectionTask:
         """Two groups: the backbone has a learning rate of its own."""
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         backbone_lr = self.recipe.lr if self.recipe.backbone_lr is None else self.recipe.backbone_lr
-        groups = [
-            {"params": [p for name, p in trained if not name.startswith("backbone.")], "lr": self.recipe.lr},
-            {"params": [p for name, p in trained if name.startswith("backbone.")], "lr": backbone_lr},
-        ]
+        backbone = [p for name, p in trained if name.removeprefix("detr.").startswith("backbone.")]
+        rest = [p for name, p in trained if not name.removeprefix("detr.").startswith("backbone.")]
+        groups = [{"params": rest, "lr": self.recipe.lr}, {"params": backbone, "lr": backbone_lr}]
         return [group for group in groups if group["params"]]
 
     def prepare(self, collated: Any, device: torch.device) -> DetectionBatch:
@@ -174,11 +189,14 @@ class DetectionTask:
         """The criterion's weighted sum. Where nothing could be read, a blank picture goes through and counts 0."""
         if not batch.targets:
             outputs = model(batch.images.pixels.new_zeros(1, 3, 64, 64))
-            return 0 * (outputs["pred_logits"].sum() + outputs["pred_boxes"].sum()), {}
-        losses = self.criterion(model(batch.images), batch.targets, step.normalisers)
+            return 0 * sum(outputs[name].sum() for name in outputs if name.startswith("pred_")), {}
+        losses = self._losses(model, batch, step)
         share = len(batch.targets) / step.images  # to be read only: nearly the mean of the whole step
         read_only = {name: share * losses[name] for name in ("class_error", "cardinality_error")}
         return self.criterion.weighted_sum(losses), losses | read_only
+
+    def _losses(self, model: Any, batch: DetectionBatch, step: StepSize) -> dict[str, Tensor]:
+        return self.criterion(model(batch.images), batch.targets, step.normalisers)
 
     def after_step(self, model: nn.Module, step: int) -> None:
         pass
@@ -200,6 +218,13 @@ class DetectionTask:
         ):  # of all processes; those not yet named are now
             self.bad_items.report(item)
         return self.bad_items.summary() if self.bad_items.count else ""
+
+
+def detector_of(model: DETR | DETRsegm) -> DETR:
+    """A loaded model's detector: of one with masks, what finds the boxes."""
+    if not isinstance(model, DETRsegm):
+        return model
+    return with_use(model.detr, model.categories, model.image_transform)
 
 
 def adopt_weights(model: DETR, source: DETR, same_classes: bool) -> None:

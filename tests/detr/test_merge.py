@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from minivis.detr import PanopticConfig, build_panoptic
-from minivis.detr.merge import VOID, Segment, merge_masks, predict_panoptic
+from minivis.detr.merge import VOID, Segment, merge_masks
+from minivis.detr.segments import predict_panoptic
 
 THINGS = {0, 1}  # labels 2 and 3 are stuff
 

@@ -43,13 +43,14 @@ def test_no_object_is_never_the_answer_and_nothing_is_left_out():
     assert result["scores"].max() < 0.1
     assert (result["scores"].diff() <= 0).all()
     assert result["boxes"][0].tolist() == [5, 2.5, 15, 7.5]
+    assert result["queries"].tolist() == [6, 5, 4, 3, 2, 1, 0]
 
 
 def test_a_whole_number_tensor_of_sizes_is_the_same_as_a_list():
     outputs = random_outputs(batch=2)
     sizes = [(480, 640), (100, 50)]
     for a, b in zip(postprocess(outputs, sizes), postprocess(outputs, torch.tensor(sizes)), strict=True):
-        assert a.keys() == b.keys() == {"scores", "labels", "boxes"}
+        assert a.keys() == b.keys() == {"scores", "labels", "boxes", "queries"}
         assert all(torch.equal(a[key], b[key]) for key in a)
 
 

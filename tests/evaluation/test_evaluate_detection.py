@@ -13,7 +13,7 @@ from minivis.data.coco import CocoDetection
 from minivis.data.items import BadItemError, BadItems, Categories
 from minivis.data.scenes import Scenes
 from minivis.detr import DETRConfig, build_detr
-from minivis.evaluation import detection, evaluate_detection
+from minivis.evaluation import batches, detection, evaluate_detection
 from minivis.images import ImageTransform
 from minivis.pretrained.checkpoint import json_safe
 
@@ -162,7 +162,7 @@ def test_neither_batch_size_nor_padding_matter(folder, monkeypatch):
     batch = dataset.prepare(dataset.collate([dataset[i] for i in range(6)]), "cpu")
     with torch.inference_mode():
         padded = model.eval()(batch.images)["pred_boxes"]
-        sizes = list(detection._by_size(batch.images))
+        sizes = list(batches._by_size(batch.images))
         assert len(sizes) > 2
         for members, pixels in sizes:
             if pixels.shape[-2:] != batch.images.pixels.shape[-2:]:

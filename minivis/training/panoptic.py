@@ -1,0 +1,103 @@
+"""Training a DETR with masks: the detector of things and stuff, its masks, or both together."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from minivis.data.items import DetectionBatch
+from minivis.data.panoptic import PanopticDataset
+from minivis.data.scenes import Scenes
+from minivis.detr import DETR, DETRsegm
+from minivis.detr.criterion import Matched
+from minivis.evaluation.segmentation import evaluate_panoptic
+from minivis.pretrained import load
+from minivis.training.detection import DetectionTask, StepSize, detector_of
+from minivis.training.recipes import PanopticRecipe
+
+
+class PanopticTask(DetectionTask):
+    """A `Task` (see `task.py`): things and stuff of generated scenes, or of a folder in COCO's panoptic format.
+
+    Raises:
+        FileNotFoundError, ValueError: if the recipe's data or checkpoint is not there or not what it should be.
+    """
+
+    recipe: PanopticRecipe
+    dataset: PanopticDataset
+
+    def __init__(self, recipe: PanopticRecipe, bad_items: str = "skip") -> None:
+        self.masks_of: DETRsegm | None = None  # the checkpoint, if it has masks
+        super().__init__(recipe, bad_items)
+        if recipe.stage != "boxes":
+            self.logged = (*DetectionTask.logged, "loss_mask", "loss_dice")
+            self.headline = "PQ"
+        if recipe.stage == "masks" and self.initial.categories != self.dataset.categories:
+            raise ValueError(
+                f"{recipe.initial} detects {', '.join(self.initial.class_names)}; masks alone can only be learned for "
+                f"the classes of the data, {', '.join(self.dataset.categories.names)}: train its boxes first, with "
+                "--set stage=boxes, or both together, with --set stage=joint"
+            )
+
+    def _load(self, name: str) -> DETR:
+        model = load(name)
+        if not isinstance(model, DETRsegm):
+            return model
+        self.masks_of = model
+        return detector_of(model)
+
+    def _data(self) -> tuple[PanopticDataset, PanopticDataset | None]:
+        recipe = self.recipe
+        evaluated = recipe.eval_every is not None
+        return Scenes("train", stuff=True), Scenes(
+            "val", size=recipe.eval_images, stuff=True
+        ) if evaluated else None
+
+    def weights(self) -> dict[str, float]:
+        recipe = self.recipe
+        of_masks = {"loss_mask": recipe.mask_weight, "loss_dice": recipe.dice_weight}
+        match recipe.stage:
+            case "boxes":
+                return super().weights()
+            case "masks":
+                return of_masks
+            case "joint":
+                return super().weights() | of_masks
+
+    def _build_detector(self) -> DETR | DETRsegm:
+        detr, recipe = super()._build_detector(), self.recipe
+        if recipe.stage == "boxes":
+            return detr
+        model = DETRsegm(detr, recipe.stage == "masks", recipe.model.mask_stride)
+        if self.masks_of:
+            adopt_masks(model, self.masks_of)
+        return model
+
+    def _losses(self, model: Any, batch: DetectionBatch, step: StepSize) -> dict[str, Tensor]:
+        """Between boxes and masks the matching: only matched queries get a mask."""
+        if self.recipe.stage == "boxes":
+            return super()._losses(model, batch, step)
+        matched: Matched
+
+        def choose(outputs: dict) -> tuple[Tensor, Tensor]:
+            nonlocal matched
+            matched = self.criterion.match(outputs, batch.targets)
+            image, query, _ = matched.last_layer
+            return image, query
+
+        outputs = model(batch.images, choose)
+        return self.criterion(outputs, batch.targets, step.normalisers, matched)
+
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
+        if self.recipe.stage == "boxes":
+            return super().evaluate(model)
+        recipe = self.recipe
+        return evaluate_panoptic(
+            model, self.validation, bad_items=self.bad_items, progress=False, max_images=recipe.eval_images,
+            workers=recipe.workers,
+        )  # fmt: skip
+
+
+def adopt_masks(model: DETRsegm, source: DETRsegm) -> None:
+    """Gives a model the mask head of another one with the same layers; its detector stays as it is."""
+    weights = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("detr.")}
+    model.load_state_dict(model.state_dict() | weights)
