@@ -44,6 +44,26 @@ def test_every_category_has_the_label_that_leads_back_to_it(names):
         assert Categories.from_dict(json.loads(json.dumps(categories.to_dict()))) == categories
 
 
+@settings(max_examples=40, deadline=None)
+@given(pairs.filter(bool), st.data())
+def test_things_and_stuff(names, data):
+    things = data.draw(st.sets(st.sampled_from(sorted(names))))
+    for make in (Categories.dense, Categories.by_id):
+        categories = make(names.items(), things)
+        assert {categories.ids[label] for label in categories.things} == things
+        assert Categories.from_dict(json.loads(json.dumps(categories.to_dict()))) == categories
+        all_of_them = make(names.items())
+        assert {all_of_them.ids[label] for label in all_of_them.things} == set(names), (
+            "without stuff, all are things"
+        )
+        assert not any("is_thing" in entry for entry in all_of_them.to_dict())
+
+
+def test_a_thing_or_stuff_must_be_said_of_every_label():
+    with pytest.raises(ValueError, match="is_thing says it of 1 labels, there are 2"):
+        Categories(("a", "b"), (1, 2), (True,))
+
+
 def test_labels_left_out_of_a_card_are_holes():
     categories = Categories.from_dict([{"label": 2, "category_id": 5, "name": "cat"}])
     assert categories == Categories(("N/A", "N/A", "cat"), (None, None, 5))
