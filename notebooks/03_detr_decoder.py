@@ -66,6 +66,8 @@ print(f"device: {device}, seed: {SEED}")
 # - Choose queries 0, 7 and 20, by their buttons: their boxes lie on each other. What did these three *not* agree on?
 # - The dots show where the chosen query answers on all 500 scenes. Step through some queries. Do they have a class, a size, a place?
 # - Drop a busy query (3, or 23): average precision over all scenes follows. Then pull the slider.
+# - Leave out layers: press "layer 2" or "layer 1" beside the bars. These are the answers that are read off there, as if the decoder ended. What
+#   does the last layer still add?
 
 # %%
 from minivis.data.scenes import load_shipped_scenes
@@ -183,7 +185,8 @@ for size in (8, 64, 512):
 # %% [markdown]
 # ## Build it
 #
-# First let the encoder do its work, once, for all 500 scenes. Everything on this page happens after it.
+# First let the encoder do its work, once, for all 500 scenes. Everything on this page happens after it. `decode` is the rest of the model: it starts
+# from zeros, runs the layers, and gives the answers after each of them (a list, the last layer's at its end).
 
 # %%
 from minivis.experiments.matching import average_precision
@@ -259,7 +262,8 @@ print("classes", tuple(logits.shape), "boxes", tuple(boxes.shape))
 # ### D11 · "Object queries are initialised as zero vectors"
 #
 # Something is zero: the content $x$ before the first layer. The object queries $e$ are not: PyTorch starts an embedding with numbers drawn from
-# $N(0, 1)$. Their size is still that of the start. That training has changed them shows further down, where random ones take their place.
+# $N(0, 1)$. Below, their size is still that of the start. That training has changed them shows further down, where random ones take their
+# place. Then listen to the self-attention of each layer: how different is what it gives to two queries, or on two pictures?
 
 # %%
 from minivis.experiments.queries import confident
@@ -289,6 +293,7 @@ for number, output in heard.items():
         f"self-attention {number}: spread over queries {spread[0]:.2f}, over pictures {spread[1]:.2f}"
     )
 assert heard[1].std(dim=1).max() < 1e-5 < 0.5 < heard[2].std(dim=1).mean()
+assert 0.6 < embedding.abs().mean() < 1
 
 # %% [markdown]
 # **Corrected**, and with a consequence that few people expect: *the first self-attention says nothing.* It gives the same vector to every query,
@@ -340,8 +345,10 @@ for name, wanted in (
     ("v", tokens),
 ):
     assert torch.allclose(asked[name], wanted, atol=1e-5), name
-assert not torch.allclose(asked["q"], content + content, atol=0.1)
 print("Q = norm(content) + query embedding;  K = memory + positions;  V = memory")
+off = [(asked["q"] - sum_).abs().mean().item() for sum_ in (content + embedding, content + content)]
+print(f"Q is off by {off[0]:.2f} from content + embedding, by {off[1]:.2f} from content + content")
+assert off[0] < 1e-4 < 0.5 < off[1]
 
 # %% [markdown]
 # **Qualified.** K and V are as the document says. Q is a sum, but not of something with itself: one half says what has been found, the other who
@@ -459,62 +466,74 @@ print(f"one picture, 25 queries: all at once {fast:.1f} ms, one after another {s
 # parallel, and repeats until nothing changes. After at most $m$ rounds this gives exactly what one after another gives. You will build it for the
 # bag, in exercise 4.
 #
-# DETR does not do that. It makes one pass, through layers with weights of their own. But each layer's answers can be read, and they do get better:
+# DETR does not do that. It makes one pass, through layers with weights of their own. But each layer's answers can be read, and they do get better.
+# Is such a layer a step that can be repeated, or skipped? Run the decoder through other lists of layers:
 
 # %%
 from torch import nn
-from torchvision.ops import batched_nms
 
-from minivis.boxes import cxcywh_to_xyxy
 from minivis.experiments.queries import duplicates
-
-
-def without_duplicates(outputs):
-    """Non-maximum suppression (NMS): a duplicate of a surer answer is made to say "no object"."""
-    scores, labels = outputs["pred_logits"].softmax(-1)[..., :-1].max(-1)
-    logits = outputs["pred_logits"].clone()
-    for i, boxes in enumerate(cxcywh_to_xyxy(outputs["pred_boxes"])):
-        first = batched_nms(boxes, scores[i], labels[i], 0.5)
-        repeated = torch.ones_like(labels[i], dtype=torch.bool).index_fill(0, first, False)
-        logits[i, repeated, -1] += 50
-    return {"pred_logits": logits, "pred_boxes": outputs["pred_boxes"]}
-
 
 decoder = model.transformer.decoder
 three = decoder.layers
-results = [(f"layer {n}", outputs) for n, outputs in enumerate(layers, start=1)]
-for extra in (1, 2):
-    decoder.layers = nn.ModuleList([*three, *[three[-1]] * extra])
-    results.append((f"3, + {extra}", decode(model, memory)[-1]))
-decoder.layers = three
 
-found = [ap(outputs) for _, outputs in results]
-repeats = [100 * duplicates(outputs) for _, outputs in results]
+
+def decode_through(*numbers):
+    """The answers of a decoder that has these layers (from 1), in this order."""
+    decoder.layers = nn.ModuleList([three[number - 1] for number in numbers])
+    outputs = decode(model, memory)[-1]
+    decoder.layers = three
+    return outputs
+
+
+routes = [(1,), (1, 2), (1, 2, 3), (1, 2, 3, 3), (1, 2, 3, 3, 3), (1, 3), (2, 3)]
+results = {"→".join(map(str, route)): decode_through(*route) for route in routes}
+assert torch.allclose(results["1"]["pred_logits"], layers[0]["pred_logits"], atol=1e-4)
+
+found = [ap(outputs) for outputs in results.values()]
+repeats = [100 * duplicates(outputs) for outputs in results.values()]
 figure, axes = plt.subplots(1, 2, figsize=(9, 2.6))
-colours = ["#0072B2"] * 3 + ["#D55E00"] * 2
+colours = ["#0072B2"] * 3 + ["#D55E00"] * 2 + ["#E69F00"] * 2
 for axis, values, title in zip(axes, (found, repeats), ("AP", "duplicates, % of sure answers")):
-    axis.bar([name for name, _ in results], values, color=colours)
+    axis.bar(list(results), values, color=colours)
     axis.set_title(title)
-    axis.tick_params(labelsize=8)
+    axis.tick_params(labelsize=7)
 assert found[0] < found[1] < found[2] > found[3] > found[4] and repeats[0] > 2 * repeats[2]
+assert found[5] < found[0] and found[6] < 0.2
 show(
     figure,
-    "Two bar charts. AP rises over the three decoder layers and falls if the last layer is run again. "
+    "Two bar charts over lists of layers. AP rises from layer 1 to layers 1, 2, 3, falls a little if "
+    "layer 3 is run again, more without layer 2, and nearly to 0 without layer 1. "
     "The share of duplicates falls over the three layers.",
 )
 print("AP after each layer:", ", ".join(f"{value:.3f}" for value in found[:3]))
-cleaned = ap(without_duplicates(layers[0]))
-print(f"AP after layer 1 when its duplicates are removed: {cleaned:.3f}")
-assert found[0] < cleaned < (found[0] + found[2]) / 2
+print(f"the last layer once more: {found[3]:.3f}; without layer 2: {found[5]:.3f}; ", end="")
+print(f"without layer 1: {found[6]:.3f}")
 
 # %% [markdown]
-# **Corrected.** The layers refine: AP rises, most from the first to the second. (In the paper it rises by 8.2 points from the first to the sixth.)
-# The orange bars run the last layer once more, or twice: it gets *worse*. A layer is not a step of a search that settles; it is trained for its
-# place and no other. Nothing is guaranteed.
+# **Corrected.** The layers refine (blue): AP rises, most from the first to the second. (In the paper it rises by 8.2 points from the first to the
+# sixth.) But to run the last layer once more, or twice, makes it *worse* (red). And to skip one is worse than to stop early (yellow): layers 1
+# and 3 without 2 are worse than layer 1 alone, and without layer 1 next to nothing is found. A layer is not a step of a search that settles. It
+# is trained for its place, for what the layer before it hands over, and for no other. Nothing is guaranteed.
 #
-# The right panel tells one thing that the later layers are for. After the first layer more than a quarter of the sure answers are duplicates: the
-# queries have not heard from each other yet (D11!). Then they have. It is not the only thing: remove the duplicates of layer 1 by NMS, and AP
-# rises by less than half of what layers 2 and 3 add. The rest is better boxes.
+# What do the later layers add? The right panel tells one thing. After the first layer more than a quarter of the sure answers are duplicates: the
+# queries have not heard from each other yet (D11!). Then they have. But each layer gives new boxes, too. Which of the two is it? Take the classes
+# of one layer, and the boxes of another:
+
+# %%
+first, last = layers[0], layers[-1]
+mixed = {
+    "boxes of the last": {**first, "pred_boxes": last["pred_boxes"]},
+    "classes of the last": {**first, "pred_logits": last["pred_logits"]},
+}
+gained = {name: ap(outputs) - found[0] for name, outputs in mixed.items()}
+for name, gain in gained.items():
+    print(f"the first layer's answers with the {name}: {gain:+.3f} AP")
+print(f"both, the last layer: {found[2] - found[0]:+.3f} AP")
+assert 0.005 < gained["boxes of the last"] < gained["classes of the last"] < found[2] - found[0]
+
+# %% [markdown]
+# Both. Better boxes are a part of it. The larger part is who says what: who is sure, how sure, and who has fallen silent.
 #
 # ### D14 · "$d = 512$"
 
@@ -582,7 +601,7 @@ def mass(weights, cells):
 
 
 area = near[0].float().mean(-1)[sure].mean().item()
-print(f"a box covers {100 * area:.0f} % of the cells")
+print(f"a box covers {100 * area:.1f} % of the cells")
 for name, weights in [("RoIAlign", roi)] + [
     (f"layer {n + 1}", heads.mean(1)) for n, heads in enumerate(attention)
 ]:
@@ -611,7 +630,9 @@ for name, cells in (
     with read_only(model, cells):
         restricted[name] = ap(decode(model, memory)[-1])
     count = cells.sum(-1)[sure].float().mean()
-    print(f"{name:24} {count:4.0f} cells, AP {restricted[name]:.2f}")
+    print(f"{name:24} {count:4.0f} cells, AP {restricted[name]:.3f}")
+single = (near[0].sum(-1)[sure] <= 1).float().mean()
+print(f"in the first row {100 * single:.0f} % of the answers have one cell at most")
 assert restricted["middle inside the box"] < 0.6 * restricted["anywhere"]
 assert 0.8 < restricted["those RoIAlign reads"] / restricted["anywhere"] < 0.92
 assert restricted["up to two cells beyond"] > 0.95 * restricted["anywhere"]
@@ -619,7 +640,7 @@ assert restricted["up to two cells beyond"] > 0.95 * restricted["anywhere"]
 # %% [markdown]
 # **Confirmed**, with a measure of how much it is worth. To read only what RoIAlign would read costs 0.10 of 0.80. To read two cells (32 pixels)
 # beyond the box is nearly as good as to read everything. The first row, less than half of the AP, says less than it seems to: those are four cells
-# on average, and for about every fourth answer only one.
+# on average, and for every fourth answer a single one.
 #
 # Why does the surrounding help? One reason may be that whoever wants to know where an object ends has to look at where it is no longer. Another is
 # the grid: with cells of 16 pixels an object's edge lies in cells whose middle is outside. This test does not tell them apart.
@@ -723,7 +744,7 @@ for name in (15, 19, 23):
     alone[f"all but {name}"] = circle_of_21([query for query in everybody if query != name])
 alone["only 19"] = circle_of_21([19])
 for name, score in alone.items():
-    print(f"query 21, when it hears {name:11} is sure with {score:.2f}")
+    print(f"query 21 hears {name:11}: its likeliest class gets {score:.2f}")
 assert alone["all but 19"] > 0.9 and alone["nobody"] > 0.5
 assert max(alone["only 19"], alone["all others"], alone["all but 15"]) < 0.1
 
@@ -740,7 +761,7 @@ with silent_queries(model, hear_themselves=True):
     selfish = decode(model, memory)[-1]
 for name, outputs in (("as it is", final), ("hears nothing", silent), ("hears itself", selfish)):
     print(
-        f"{name:14} AP {ap(outputs):.2f}, duplicates {100 * duplicates(outputs):2.0f} % of sure answers"
+        f"{name:14} AP {ap(outputs):.2f}, duplicates {100 * duplicates(outputs):4.1f} % of sure answers"
     )
 assert min(duplicates(silent), duplicates(selfish)) > 3 * duplicates(final)
 assert max(ap(silent), ap(selfish)) < ap(final) - 0.05
@@ -881,8 +902,16 @@ print(f"AP with the original queries, on these 200 scenes: {reference:.2f}")
 # takes any; then one query is told "be this object", the others "be silent". After one step they are no longer equal, after 25 AP is above 0.5,
 # after 200 most of the way is done.
 #
-# This is the answer to the question that is asked most. **An object query is a learned question.** It is a vector that stands in the attention's
-# $Q$; it makes one answer differ from another; training shapes it into a habit of asking about some places rather than others.
+# ### Three ways to go on
+#
+# | where | what | takes |
+# | --- | --- | --- |
+# | here | more steps for the same questions: `train(model, [fresh], fresh, steps=400, lr=0.02)` | half a minute on one core |
+# | a GPU, for example Colab's | all of it anew, with twice the queries: `minivis train detr-mini --set model.num_queries=50 --out runs/fifty` | with 25 queries 56 minutes on one CPU core; with 50, or on a GPU, not measured |
+# | several GPUs and COCO | the paper's recipe, with 100 queries: `minivis train detr-r50-coco --data COCO` | three days on 16 GPUs in the paper |
+#
+# Both recipes print what they take: `minivis recipes detr-mini`. What you have trained opens in the widget:
+# `QueryExplorer(minivis.load("runs/fifty"), scenes)`.
 
 # %% [markdown]
 # ## Break it: a decoder without self-attention, trained for it
@@ -919,7 +948,7 @@ assert duplicates(trained["silenced"]) > 3 * duplicates(trained["listening"])
 # as the listening row shows). The duplicates do not go: a query that hears nobody cannot know that it is second. **The symptom to remember:** good
 # boxes, right classes, and several answers on one object means that the queries do not hear each other, or not enough. (A longer training might
 # find ways around it, such as stricter regions. A hundred steps do not.) Most older detectors have no self-attention between their answers, and
-# need the step that you took under D9, NMS; notebook 05 compares.
+# need a last step by hand, which throws out all but the surest of several like boxes (non-maximum suppression, NMS); notebook 05 compares.
 #
 # ### Break it: questions that nobody learned
 #
@@ -967,6 +996,13 @@ show(
     "Each has a region, and regions overlap; the colours, which are classes, are mixed in all of them.",
 )
 
+# %% [markdown]
+# ### D10, in part · The queries, where anchors stood
+#
+# Notebook 02 has tested the document's "the spatial encoding is learned from scratch": it is fixed, and what is learned are the object queries. Do
+# these do what anchors did, and spread the work over the picture? Ask how much you know of an answer (its place, its size, its class) if you know
+# only which query gave it.
+
 # %%
 places, sizes = final["pred_boxes"][sure][:, :2], final["pred_boxes"][sure][:, 2:].log()
 owner = sure.nonzero()[:, 1]
@@ -993,60 +1029,74 @@ print(f"farthest from its query's mean place: {far:.2f} of the picture's side")
 assert 0.3 < (nearest == owner).float().mean() < 0.6 and 0.25 < far < 0.5
 
 # %% [markdown]
-# A query has a place, and hardly a class. The places overlap strongly: by the nearest mean place one would guess the right query for fewer than
-# half of the answers. That is the sense in which queries stand where anchors stood (**D10**; its other half, the spatial encoding, is put to the
-# test in notebook 02): both spread the work over the picture. But an anchor *is* a box, drawn before anybody has seen the picture, and its answer
-# is a small correction. A query's place is a habit, and where in it, or how far from it, its answer lies is not fixed in advance.
+# A query has a place, and hardly a class or a size. The places overlap strongly: by the nearest mean place one would guess the right query for fewer
+# than half of the answers. That is the sense in which queries stand where anchors stood (**corrected**, as in notebook 02): both spread the work
+# over the picture. But an anchor *is* a box, drawn before anybody has seen the picture, and its answer is a small correction. A query's place is a
+# habit, and where in it, or how far from it, its answer lies is not fixed in advance.
 #
 # Why is one query sure in more than 200 scenes and another in fewer than 20? Nothing in the loss asks for equal shares. What made these the busy
 # ones, this page did not find out.
 #
-# **What this does not prove.** That a query "is" a region: where one was missing, its neighbours took over a part of it. That yellow cells are the
-# *reason* for an answer: attention says where values were taken from, and these values had been mixed by the encoder before. And 25 queries on 128
-# pixels are a small world: the paper's 100 queries show the same habit on COCO, with sizes as well as places (its figure 7).
+# ### So what is an object query?
+#
+# The question that people ask most, with what you have seen:
+#
+# | is it … | | where |
+# | --- | --- | --- |
+# | a box, an anchor? | No: a vector that is added to the questions of attention. No box goes in. | Build it |
+# | made from the picture? | No: the same 25 for every picture. What they read differs. | D11 |
+# | zero at the start? | No, that is the content. Zeros can be trained to become good queries, though. | D11, Train it |
+# | a number, a turn? | No: shuffled queries give the same set of answers. | D11 |
+# | for one class? | Hardly. | D10 |
+# | for one place? | By habit. The places overlap, and neighbours take over. | D10, Dropping a query |
+# | on its own? | No: it hears the others, from the second layer on. | What queries tell each other |
+#
+# **An object query is a learned question.** It stands in the attention's $Q$ at every layer, it is all that makes one answer differ from another, and
+# training shapes it into a habit of asking about some places rather than others.
+#
+# **What this does not prove.** That yellow cells are the *reason* for an answer: attention says where values were taken from, and these values had
+# been mixed by the encoder before. And 25 queries on 128 pixels are a small world: the paper's 100 queries show the same habit on COCO, with sizes
+# as well as places (its figure 7).
 
 # %% [markdown]
 # ## Real weights
 #
-# With a network, the paper's own ResNet-50 model: is its first self-attention as empty, and where do its surest queries look? Without one, the
-# next cell says so and goes on.
+# With a network, the paper's own ResNet-50 model: is its first self-attention as empty, and where does its surest query look? Without one, the
+# next cell says so and goes on. The cat is a photograph that comes with scikit-image.
 
 # %% tags=["nbval-ignore-output"]
-from huggingface_hub import try_to_load_from_cache
+import matplotlib.pyplot as plt
 from PIL import Image
 from skimage import data
 
-from minivis.experiments.queries import encode
+from minivis.attention import record_attention
+from minivis.experiments.queries import decode, encode
+from minivis.widgets import show
 
-RELEASED = "facebook/detr-resnet-50"
-wanted = False  # set it to True to download 160 MB
-
-if wanted or isinstance(try_to_load_from_cache(RELEASED, "model.safetensors"), str):
-    released, cat = minivis.load(RELEASED), Image.fromarray(data.chelsea())
-    first = released.transformer.decoder.layers[0].self_attn.register_forward_hook(
-        remember("first")
+# wanted=True downloads 160 MB
+released = minivis.load_released("facebook/detr-resnet-50", wanted=False)
+if released is not None:
+    cat, first_heard = Image.fromarray(data.chelsea()), []
+    hook = released.transformer.decoder.layers[0].self_attn.register_forward_hook(
+        lambda module, inputs, output: first_heard.append(output)
     )
     with torch.inference_mode(), record_attention(released) as maps:
         seen_map = encode(released, [released.image_transform(cat)])
         answers = decode(released, seen_map)[-1]
-    first.remove()
-    print(f"first self-attention: spread over 100 queries {heard['first'].std(1).max():.1e}")
-    surest = answers["pred_logits"][0].softmax(-1)[:, :-1].amax(-1).argmax().item()
+    hook.remove()
+    print(f"first self-attention: spread over 100 queries {first_heard[0].std(1).max():.1e}")
+
+    scores, labels = answers["pred_logits"][0].softmax(-1)[:, :-1].max(-1)
+    surest = scores.argmax().item()
+    print(f"query {surest}: {released.class_names[labels[surest]]} ({scores[surest]:.2f})")
     figure, axes = plt.subplots(1, 6, figsize=(9, 1.6))
+    whole = {"extent": (0, 1, 1, 0), "aspect": "auto"}
     for n, axis in enumerate(axes):
         weights = maps[f"transformer.decoder.layers.{n}.cross_attn"][0, :, surest].mean(0)
-        axis.imshow(cat, extent=(0, 1, 1, 0), aspect="auto")
-        axis.imshow(
-            weights.reshape(seen_map.size),
-            extent=(0, 1, 1, 0),
-            alpha=0.6,
-            cmap="cividis",
-            aspect="auto",
-        )
+        axis.imshow(cat, **whole)
+        axis.imshow(weights.reshape(seen_map.size).cpu().numpy(), alpha=0.6, cmap="cividis", **whole)
         axis.set(xticks=[], yticks=[], title=f"layer {n + 1}")
     show(figure, "The cross-attention of the surest query on a photograph of a cat, layer by layer")
-else:
-    print(f"{RELEASED} is not on this machine: set wanted = True to download it")
 
 
 # %% [markdown]
@@ -1183,17 +1233,15 @@ check_refine(refine)
 # - **Self-attention** lets queries agree: as a rule the surer one stays. Without it duplicates come back, and a short training does not remove
 #   them.
 # - All answers come **at once**, because no answer is anybody's input. The price is a fixed number of places.
+# - Each decoder **layer** is trained for its place: to leave out the last costs little, to skip one costs much, to repeat one does not help.
 # - A query has a **place** by habit, shared with its neighbours, and no class. They can take over.
-#
-# For more than its queries: `minivis train detr-mini` trains all of it, and `minivis recipes` lists what runs on a GPU, up to the paper's own
-# recipe.
 #
 # ### What became of the document's claims
 
 # %%
 from minivis.widgets import show_claims
 
-show_claims("D9", "D11", "D12", "D13", "D14", "D28", "D36")
+show_claims("D9", "D10", "D11", "D12", "D13", "D14", "D28", "D36")
 
 # %% [markdown]
 # ## Quiz

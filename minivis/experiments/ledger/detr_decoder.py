@@ -1,6 +1,6 @@
 """What the document says about DETR's decoder, and what became of it."""
 
-from minivis.experiments.claims import IN_A_CELL, Claim
+from minivis.experiments.claims import IN_A_CELL, Claim, Printed
 
 CLAIMS = (
     Claim(
@@ -8,8 +8,13 @@ CLAIMS = (
         statement="Parallel decoding refines an answer in k steps, and k ≤ m guarantees its quality.",
         verdict="corrected",
         finding="That is translation, decoded iteratively. DETR makes one pass. Its layers refine, with no guarantee: "
-        "AP rises from layer to layer, and falls if the last layer is run once more.",
-        evidence=f"{IN_A_CELL}; the paper says +8.2 AP from first to last layer (Carion et al. 2020, 4.2)",
+        "AP rises from layer to layer (paper: by 8.2 from first to last), and falls if one is repeated or skipped.",
+        evidence=Printed(
+            (
+                "AP after each layer: 0.749, 0.790, 0.796",
+                "the last layer once more: 0.776; without layer 2: 0.707; without layer 1: 0.043",
+            )
+        ),
         notebook="03",
     ),
     Claim(
@@ -18,7 +23,13 @@ CLAIMS = (
         verdict="corrected",
         finding="The content is zero; the queries are a learned embedding, added at every attention. So the first "
         "self-attention gives one vector, for every query and every picture.",
-        evidence=IN_A_CELL,
+        evidence=Printed(
+            (
+                "object queries: mean absolute value 0.8 (of N(0, 1): 0.8)",
+                "self-attention 1: spread over queries 0.00, over pictures 0.00",
+                "self-attention 2: spread over queries 1.11, over pictures 1.35",
+            )
+        ),
         notebook="03",
     ),
     Claim(
@@ -28,7 +39,7 @@ CLAIMS = (
         verdict="qualified",
         finding="Q is the content, which self-attention was added to, normed, plus the query embedding. "
         "K and V are right.",
-        evidence=IN_A_CELL,
+        evidence=Printed(("Q is off by 0.00 from content + embedding, by 1.17 from content + content",)),
         notebook="03",
     ),
     Claim(
@@ -37,15 +48,26 @@ CLAIMS = (
         verdict="qualified",
         finding="So it has no causal mask, and the order of the queries does not matter; and positions are added "
         "at every attention, not once at the input.",
-        evidence=IN_A_CELL,
+        evidence=Printed(
+            (
+                "25 shuffled queries: the same answers, shuffled",
+                "AP as it is 0.80, with the mask 0.73",
+            )
+        ),
         notebook="03",
     ),
     Claim(
         id="D14",
         statement="The transformer is 512 wide.",
         verdict="corrected",
-        finding="That is the default of the code's signature; DETR is built and trained with 256.",
-        evidence=f"{IN_A_CELL}; 41 million parameters (Carion et al. 2020, table 1)",
+        finding="That is the default of the code's signature; DETR is built and trained with 256. 512 would make its "
+        "transformer alone larger than the whole detector (paper: 41 million).",
+        evidence=Printed(
+            (
+                "the paper's DETR is 256 wide",
+                "millions of parameters in a transformer 256 wide: 17.4; 512 wide: 44.1",
+            )
+        ),
         notebook="03",
     ),
     Claim(
@@ -63,7 +85,13 @@ CLAIMS = (
         verdict="confirmed",
         finding="About half of it lies outside the query's box, most of that beside its edge, and it is needed in "
         "part: to read only the cells that RoIAlign would read costs 0.10 of 0.80 AP.",
-        evidence=IN_A_CELL,
+        evidence=Printed(
+            (
+                "layer 1: 51 % inside, 84 % within a cell of it",
+                "those RoIAlign reads 12 cells, AP 0.692",
+                "anywhere 64 cells, AP 0.796",
+            )
+        ),
         notebook="03",
     ),
 )
