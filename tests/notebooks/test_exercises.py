@@ -1,44 +1,26 @@
-"""Every exercise of every notebook: its stub is not attempted, its solution is right, its mistakes get help."""
+"""Every exercise of every notebook: its stub is there to be filled in, and it has a check of its own.
 
-import contextlib
+What a check says of solutions and mistakes is held in tests/checks/test_each_check.py.
+"""
+
 import importlib
-import io
-import runpy
 
 import course
 import make_notebooks
 import pytest
 
-ROOT = make_notebooks.ROOT
-GIVEN = {
-    (path.stem, exercise.name): exercise
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+EXERCISES = [
+    pytest.param(exercise, id=f"{path.stem}-{exercise.name}")
+    for path in sorted((make_notebooks.ROOT / "notebooks").glob("*.ipynb"))
     for exercise in course.exercises(make_notebooks.read(path))
-}
+]
 
 
-@pytest.fixture(scope="module")
-def solutions():
-    """The functions in each file of solutions, which is run once and prints only that all is right."""
-    files = {}
-    for notebook in sorted({notebook for notebook, _ in GIVEN}):
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            files[notebook] = runpy.run_path(str(ROOT / "solutions" / f"{notebook}.py"))
-        assert ": wrong" not in printed.getvalue() and ": not attempted" not in printed.getvalue()
-    return files
-
-
-@pytest.mark.parametrize("key", GIVEN, ids=lambda key: f"{key[0]}-{key[1]}")
-def test_stub_solution_and_mistakes(key, solutions):
-    notebook, name = key
-    exercise = GIVEN[key]
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_a_stub_is_not_attempted_and_its_check_knows_three_mistakes(exercise: course.Exercise):
     check = getattr(importlib.import_module(exercise.module), exercise.check)
-    assert check.name == name
-
+    assert check.name == exercise.name
     names = {}
     exec(exercise.stub, names)
-    assert check.verdict(names[name]).status == "not attempted"
-    assert check.verdict(solutions[notebook][name]).right
+    assert check.verdict(names[exercise.name]).status == "not attempted"
     assert len(set(check.mistakes.values())) >= 3
-    for mistake, message in check.mistakes.items():
-        assert check.verdict(mistake)[:2] == ("wrong", message)
