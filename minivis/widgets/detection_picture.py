@@ -3,10 +3,13 @@
 import io
 from typing import Any
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
+
+from minivis.boxes import cxcywh_to_xyxy
+from minivis.widgets.named_boxes import draw_box
 
 # As in shared.js and detection_explorer.js: a colour for each class.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
@@ -33,23 +36,17 @@ def draw_boxes(axes: Axes, explorer: Any) -> None:
     axes.imshow(picture, extent=(0, picture.width, picture.height, 0), interpolation="bicubic")
     axes.set_axis_off()
 
-    def frame(box: list[float], colour: str, style: Any = "-") -> tuple[float, float]:
-        cx, cy, w, h = (v * picture.size[i % 2] for i, v in enumerate(box))
-        for paint, line in (("white", 3.5), (colour, 2)):
-            look = dict(fill=False, edgecolor=paint, linewidth=line, linestyle=style)
-            axes.add_patch(Rectangle((cx - w / 2, cy - h / 2), w, h, **look))
-        return cx - w / 2, cy - h / 2
-
+    size = torch.tensor([picture.width, picture.height] * 2)
     for box in explorer.true_boxes[explorer.index]:
-        frame(box, "black", (0, (3, 2)))
+        corners = size * cxcywh_to_xyxy(torch.tensor(box))
+        draw_box(axes, corners.tolist(), "black", style=(0, (3, 2)))
     guesses = explorer.guesses()
     for query in reversed(explorer.found):  # the surest is drawn last
         score, label = guesses[query]
-        x, y = frame(explorer.boxes[explorer.index][query], colour_of(label))
+        corners = size * cxcywh_to_xyxy(torch.tensor(explorer.boxes[explorer.index][query]))
         words = f"{explorer.class_names[label]} {score:.2f}"
         ink = "white" if label % len(COLOURS) == 0 else "black"
-        tag = dict(boxstyle="square,pad=0.15", facecolor=colour_of(label), edgecolor="white", linewidth=0.5)
-        axes.text(x, y, words, fontsize=7.5, color=ink, va="bottom", bbox=tag)
+        draw_box(axes, corners.tolist(), colour_of(label), words, ink=ink)
     if explorer.has_truth:
         axes.text(0, 1.06 * picture.height, "dashed: true objects", fontsize=8, color="#444")
 

@@ -8,9 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from minivis.boxes import cxcywh_to_xyxy
@@ -21,6 +19,7 @@ from minivis.detr import postprocess
 from minivis.evaluation import evaluate_detection
 from minivis.pretrained import load
 from minivis.training.checkpoint import read_log
+from minivis.widgets.named_boxes import draw_box
 from minivis.widgets.pictures import show
 
 CURVE, LINE, FOUND = "#0072B2", "#D55E00", "#E69F00"
@@ -172,26 +171,14 @@ def annotated(
         height, width = image.shape[-2:]
         true = cxcywh_to_xyxy(target["boxes"]) * torch.tensor([width, height, width, height])
         for box, label in zip(true.tolist(), target["labels"].tolist()):
-            draw_box(axis, box, "white", names[label] if found is None else "", "--")
+            draw_box(axis, box, "white", names[label] if found is None else "", style="--", halo="black")
         if found is not None:
             sure = found[number]["scores"] >= SURE
             for box, label in zip(
                 found[number]["boxes"][sure].tolist(), found[number]["labels"][sure].tolist()
             ):
-                draw_box(axis, box, FOUND, names[label], "-")
+                draw_box(axis, box, FOUND, names[label], halo="black")
     return figure
-
-
-def draw_box(axis: Axes, box: list[float], colour: str, name: str, style: str) -> None:
-    left, top, right, bottom = box
-    for paint, width, line in (("black", 2.5, "-"), (colour, 1.5, style)):
-        axis.add_patch(
-            Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=paint, linewidth=width,
-                      linestyle=line)
-        )  # fmt: skip
-    if name:
-        look = dict(boxstyle="square,pad=0.1", facecolor=colour, edgecolor="none")
-        axis.text(left, top, name, fontsize=7.5, va="center", bbox=look)
 
 
 def curves(log: list[dict[str, Any]], blind: Blind) -> Figure:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 
 from minivis.evaluation.precision_recall import (
@@ -16,6 +15,7 @@ from minivis.evaluation.precision_recall import (
     match_detections,
     precision_recall,
 )
+from minivis.widgets.named_boxes import draw_box
 
 # As in judged_boxes.js.
 RIGHT, WRONG, MISSED, CURVE = "#0072B2", "#D55E00", "#E69F00", "#0072B2"
@@ -50,30 +50,16 @@ def draw_boxes(axes: Axes, explorer: Any) -> None:
     found = {partners[i] for i in shown}
     for number, (label, box) in enumerate(zip(image.truth["labels"].tolist(), image.truth["boxes"].tolist())):
         if label in wanted and number not in found:
-            draw_box(axes, box, MISSED, "missed", (0, (3, 2)))
+            draw_box(axes, box, MISSED, "missed", style=(0, (3, 2)))
     for i in reversed(shown):  # the surest on top
         mark, colour = ("✓", RIGHT) if partners[i] >= 0 else ("✗", WRONG)
         name = explorer.class_names[int(image.found["labels"][i])]
         score = image.found["scores"][i].item()
         text = f"{mark} {name} {score:.2f}" if score >= NAMED else ""
-        draw_box(axes, image.found["boxes"][i].tolist(), colour, text)
+        draw_box(axes, image.found["boxes"][i].tolist(), colour, text, ink="white")
     counts = explorer.counts(explorer.shown)
     axes.set_title(", ".join(f"{number} {what}" for what, number in counts.items()), fontsize=10)
     axes.axis("off")
-
-
-def draw_box(axes: Axes, box: list[float], colour: str, text: str, style: Any = "-") -> None:
-    left, top, right, bottom = box
-    for paint, width in (("white", 4), (colour, 2)):
-        axes.add_patch(
-            Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=paint, linewidth=width,
-                      linestyle=style if paint == colour else "-")
-        )  # fmt: skip
-    look = dict(boxstyle="square,pad=0.15", facecolor=colour, edgecolor="none")
-    if not text:
-        return
-    ink = "black" if colour == MISSED else "white"
-    axes.text(left, top, text, fontsize=7, color=ink, va="bottom", bbox=look)
 
 
 def draw_curve(axes: Axes, explorer: Any) -> None:
