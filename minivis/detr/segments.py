@@ -1,16 +1,21 @@
 """From a model with a mask head to results: a panoptic map, or objects each with a mask of its own."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from minivis.detr.merge import Panoptic, merge_masks
-from minivis.detr.panoptic import DETRsegm
+from minivis.detr.panoptic import DETRsegm, MaskInputs
 from minivis.detr.postprocess import postprocess
 from minivis.images import ImageBatch, as_image_batch
+
+THRESHOLD = 0.85  # of the score of a query whose mask takes part in a panoptic map, as in the paper
+AT_ONCE = (
+    2**24
+)  # pixels of all masks that are made together: 64 MiB of floats, and some times that in the head
 
 
 def predict_panoptic(
@@ -18,7 +23,7 @@ def predict_panoptic(
     images: ImageBatch | Tensor | list[Tensor],
     things: Collection[int],
     image_sizes: Sequence[tuple[int, int]] | None = None,
-    threshold: float = 0.85,
+    threshold: float = THRESHOLD,
 ) -> list[Panoptic]:
     """The segments of each image; see `Segmenter`."""
     return Segmenter(model, images, image_sizes).panoptic(things, threshold)
@@ -36,10 +41,16 @@ def predict_instances(
 class Segmenter:
     """What a model sees in some images. The detector runs once; masks are made of the queries that need one.
 
+    Masks take the most memory: 100 of them for a picture of 1333 by 800 pixels are 427 MB of floats. So they are made
+    image by image, and of no more queries at once than `AT_ONCE` allows.
+
     Args:
         model: in evaluation mode.
         images: as the model takes them.
         image_sizes: (height, width) in pixels that the results are wanted in; None: of the images as they are given.
+
+    Raises:
+        ValueError: if there is not one size for each image.
     """
 
     @torch.no_grad()
@@ -51,42 +62,71 @@ class Segmenter:
     ) -> None:
         self.model, images = model, as_image_batch(images)
         within = ~images.padding_mask
+        heights, widths = within.any(2).sum(1).tolist(), within.any(1).sum(1).tolist()
         self.padded_size = tuple(images.pixels.shape[-2:])
-        self.own_sizes = torch.stack([within.any(2).sum(1), within.any(1).sum(1)], dim=1).tolist()
-        self.sizes = self.own_sizes if image_sizes is None else [list(map(int, size)) for size in image_sizes]
+        self.own_sizes = list(zip(heights, widths, strict=True))
+        self.sizes = self.own_sizes if image_sizes is None else [(int(h), int(w)) for h, w in image_sizes]
         if len(self.sizes) != len(self.own_sizes):
             raise ValueError(f"expected the sizes of {len(self.own_sizes)} images, got {len(self.sizes)}")
         self.outputs, self.inputs = model.detect(images)
 
-    @torch.no_grad()
-    def panoptic(self, things: Collection[int], threshold: float = 0.85) -> list[Panoptic]:
-        """The segments of each image, from the queries whose best class is an object with a score above `threshold`.
+    def panoptic(
+        self, things: Collection[int], threshold: float = THRESHOLD, stuff: Collection[int] | None = None
+    ) -> list[Panoptic]:
+        """The segments of each image; see `panoptic_of`."""
+        return [self.panoptic_of(i, things, threshold, stuff) for i in range(len(self.sizes))]
 
-        `things` are the labels whose objects are counted; all others are stuff.
+    def instances(self, most: int = 100, things: Collection[int] | None = None) -> list[dict[str, Tensor]]:
+        """The objects of each image; see `instances_of`."""
+        return [self.instances_of(i, most, things) for i in range(len(self.sizes))]
+
+    @torch.no_grad()
+    def panoptic_of(
+        self,
+        i: int,
+        things: Collection[int],
+        threshold: float = THRESHOLD,
+        stuff: Collection[int] | None = None,
+    ) -> Panoptic:
+        """The segments of image i, from the queries whose best class is an object with a score above `threshold`.
+
+        Args:
+            things: the labels whose objects are counted.
+            stuff: the labels of stuff; None: all others. A query whose best class is neither (a label that no category
+                has, as there are among COCO's) takes no part.
         """
-        scores, labels = self.outputs["pred_logits"].float().softmax(-1).max(-1)
-        sure = (labels < self.model.num_classes) & (scores > threshold)
-        queries = [one.nonzero()[:, 0] for one in sure]
-        return [
-            merge_masks(masks, labels[i, chosen], scores[i, chosen], things, chosen.tolist())
-            for i, (chosen, masks) in enumerate(zip(queries, self.masks(queries), strict=True))
-        ]
+        scores, labels = self.outputs["pred_logits"][i].float().softmax(-1).max(-1)
+        known = set(range(self.model.num_classes)) if stuff is None else {*things, *stuff}
+        is_known = torch.tensor([label in known for label in labels.tolist()], device=labels.device)
+        queries = (is_known & (scores > threshold)).nonzero()[:, 0]
+        masks = torch.cat([*self._masks(i, queries)])
+        return merge_masks(masks, labels[queries], scores[queries], things, queries.tolist())
 
     @torch.no_grad()
-    def instances(self, most: int = 100) -> list[dict[str, Tensor]]:
-        """For each image what `postprocess` gives, of the `most` surest queries, and their `masks` (N, H, W), bool."""
-        results = postprocess(self.outputs, [tuple(size) for size in self.sizes])
-        results = [{name: values[:most] for name, values in found.items()} for found in results]
-        masks = self.masks([found["queries"] for found in results])
-        # a logit above 0 is a probability above one half
-        return [found | {"masks": own > 0} for found, own in zip(results, masks, strict=True)]
+    def instances_of(
+        self, i: int, most: int = 100, things: Collection[int] | None = None
+    ) -> dict[str, Tensor]:
+        """What `postprocess` gives for image i, of the `most` surest queries, and their `masks` (N, H, W), bool.
 
-    def masks(self, queries: Sequence[Tensor]) -> list[Float[Tensor, "_ height width"]]:
-        """The mask logits of some queries of each image, in pixels of the results."""
-        counts = torch.tensor([len(chosen) for chosen in queries])
-        image = torch.arange(len(queries)).repeat_interleave(counts)
-        coarse = self.model.masks_of(self.inputs, image, torch.cat(list(queries))).float()
-        return [self._stretched(own, i) for i, own in enumerate(coarse.split(counts.tolist()))]
+        With `things` only of those whose best class is one of these labels.
+        """
+        own = {name: self.outputs[name][i : i + 1] for name in ("pred_logits", "pred_boxes")}
+        (found,) = postprocess(own, [self.sizes[i]])
+        kept = [
+            place for place, label in enumerate(found["labels"].tolist()) if things is None or label in things
+        ]
+        found = {name: values[kept[:most]] for name, values in found.items()}
+        # a logit above 0 is a probability above one half
+        return found | {"masks": torch.cat([masks > 0 for masks in self._masks(i, found["queries"])])}
+
+    def _masks(self, i: int, queries: Int[Tensor, " n"]) -> Iterator[Float[Tensor, "_ height width"]]:
+        """The mask logits of some queries of image i, in pixels of the result: some after some."""
+        of_image = slice(i, i + 1)  # the head works on all images that it is given
+        x, attention, fpns = self.inputs
+        inputs = MaskInputs(x[of_image], attention[of_image], [finer[of_image] for finer in fpns])
+        height, width = self.padded_size
+        for some in queries.split(max(1, AT_ONCE // (height * width))):
+            yield self._stretched(self.model.masks_of(inputs, torch.zeros_like(some), some).float(), i)
 
     def _stretched(self, masks: Float[Tensor, "n h w"], i: int) -> Float[Tensor, "n height width"]:
         """To the pixels of the padded batch; without the padding; to the size that is wanted."""
@@ -94,6 +134,6 @@ class Segmenter:
         if not len(masks):
             return masks.new_zeros(0, *size)
         full = F.interpolate(masks[:, None], self.padded_size, mode="bilinear")[..., :height, :width]
-        if size != [height, width]:
-            full = F.interpolate(full, tuple(size), mode="bilinear")
+        if size != (height, width):
+            full = F.interpolate(full, size, mode="bilinear")
         return full[:, 0]

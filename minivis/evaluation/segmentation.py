@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from minivis.data.items import BadItems, Categories
 from minivis.data.panoptic import PanopticDataset
 from minivis.detr import Panoptic, Segmenter
+from minivis.detr.segments import THRESHOLD
 from minivis.evaluation.batches import evaluating, of_all_processes, placed, same_size_batches
 from minivis.evaluation.detection import detection_metrics, labels_of, results_of
 from minivis.evaluation.panoptic import PanopticQuality
@@ -24,12 +25,13 @@ def evaluate_panoptic(
     progress: bool = True,
     max_images: int | None = None,
     workers: int = 0,
-    threshold: float = 0.85,
+    threshold: float = THRESHOLD,
 ) -> dict[str, Any]:
     """PQ of a `DETRsegm` on a data set, in the original size of its images, and AP of the boxes and masks of things.
 
     The result depends neither on the batch size nor on the number of processes: see `evaluate_detection`, whose
-    arguments these are.
+    arguments these are. The detector sees a batch, masks are made and encoded image by image: beside the detector's
+    feature maps there are never more than one image's.
 
     Args:
         threshold: of the score of a query whose mask takes part in the panoptic map. AP ranks all, without a threshold.
@@ -46,47 +48,78 @@ def evaluate_panoptic(
     model, device = placed(model, device)
     bad_items = BadItems("skip") if bad_items is None else bad_items
     categories = dataset.categories
-    if labels_of(model, categories) != categories:
-        raise ValueError(
-            "the model's classes are not those of the data set, in their order; "
-            "a data set made with `categories=model.categories` has the model's"
-        )
-    images = dataset.ground_truth()["images"]
-    quality = PanopticQuality(len(categories), categories.things)
+    check_classes(model, categories)
+    things, stuff = categories.things, stuff_of(categories)
+    quality = PanopticQuality(len(categories), things)
     share: dict[str, list[Any]] = {"images": [], "annotations": [], "results": []}
 
+    images = dataset.ground_truth()["images"]
     batches = same_size_batches(dataset, images, device, batch_size, bad_items, progress, max_images, workers)
     with evaluating(model):
         for pixels, targets in batches:
             truths = [dataset.truth(target) for target in targets]
             seen = Segmenter(model, pixels, [tuple(truth.segment_ids.shape) for truth in truths])
-            predicted, instances = seen.panoptic(categories.things, threshold), seen.instances()
-            for target, truth, panoptic, found in zip(targets, truths, predicted, instances, strict=True):
-                image_id = target["image_id"]
-                quality.add(panoptic, truth, image_id)
-                share["images"].append(
-                    {"id": image_id} | dict(zip(("height", "width"), truth.segment_ids.shape, strict=True))
-                )
+            for i, (target, truth) in enumerate(zip(targets, truths, strict=True)):
+                image_id, (height, width) = target["image_id"], truth.segment_ids.shape
+                quality.add(seen.panoptic_of(i, things, threshold, stuff), truth, image_id)
+                share["images"].append({"id": image_id, "height": height, "width": width})
                 share["annotations"] += annotations_of(truth, image_id, categories)
-                share["results"] += instance_results(found, image_id, categories)
+                share["results"] += instance_results(
+                    seen.instances_of(i, things=things), image_id, categories
+                )
 
     shares = of_all_processes((quality.counts, share))
     quality.counts = sum(counts for counts, _ in shares)
-    truth = {key: [entry for _, own in shares for entry in own[key]] for key in ("images", "annotations")}
-    results = [entry for _, own in shares for entry in own["results"]]
-    boxes = detection_metrics(truth, results, categories)
-    masks = detection_metrics(truth, results, categories, "segm")
-    by_class = dict(zip(categories.names, quality.by_class()[:, 0].tolist(), strict=True))
-    ap_by_class = boxes.pop("by_class")
-    del masks["by_class"]
+    joined = {key: [entry for _, own in shares for entry in own[key]] for key in share}
+    pq_of_label = quality.by_class()[:, 0].tolist()
     return {
         **quality.metrics(),
+        **average_precision(joined, categories),
+        "PQ_by_class": {categories.names[label]: pq_of_label[label] for label in sorted(things | stuff)},
+        "images": len(joined["images"]),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def check_classes(model: nn.Module, categories: Categories) -> None:
+    """Raises a ValueError if a model's labels mean something else than a data set's: maps are compared by label."""
+    own = labels_of(model, categories)
+    if own == categories:
+        return
+    for label in range(max(len(own), len(categories))):
+        mine, theirs = (described(known, label) for known in (own, categories))
+        if mine != theirs:
+            raise ValueError(
+                f"label {label} is {mine} for the model and {theirs} in the data set; "
+                "a data set made with `categories=model.categories` has the model's"
+            )
+
+
+def described(categories: Categories, label: int) -> str:
+    if label >= len(categories) or categories.ids[label] is None:
+        return "no category"
+    kind = "a thing" if label in categories.things else "stuff"
+    return f"category {categories.ids[label]} {categories.names[label]!r}, {kind},"
+
+
+def stuff_of(categories: Categories) -> frozenset[int]:
+    """The labels of stuff: of categories that are no things. Holes are neither."""
+    known = {label for label, category_id in enumerate(categories.ids) if category_id is not None}
+    return frozenset(known - categories.things)
+
+
+def average_precision(joined: dict[str, list[Any]], categories: Categories) -> dict[str, Any]:
+    """AP of boxes and of masks, from `images`, `annotations` and `results` in COCO's formats."""
+    truth = {key: joined[key] for key in ("images", "annotations")}
+    boxes = detection_metrics(truth, joined["results"], categories)
+    masks = detection_metrics(truth, joined["results"], categories, "segm")
+    by_class = boxes.pop("by_class")
+    del masks["by_class"]
+    things = [categories.names[label] for label in sorted(categories.things)]
+    return {
         **boxes,
         **{f"mask_{name}": value for name, value in masks.items()},
-        "PQ_by_class": by_class,
-        "AP_by_class": {name: ap_by_class[name] for name in by_class if name in ap_by_class},
-        "images": len(truth["images"]),
-        "seconds": time.perf_counter() - start,
+        "AP_by_class": {name: by_class[name] for name in things},
     }
 
 
@@ -112,7 +145,10 @@ def annotations_of(truth: Panoptic, image_id: int, categories: Categories) -> li
 
 
 def instance_results(found: dict[str, Tensor], image_id: int, categories: Categories) -> list[dict[str, Any]]:
-    """Things that a `Segmenter` found in an image, in COCO's results format, with boxes and masks."""
+    """What a `Segmenter` found in an image, in COCO's results format, with boxes and masks.
+
+    Labels that are no things are left out: they are no instances.
+    """
     things = [i for i, label in enumerate(found["labels"].tolist()) if label in categories.things]
     found = {name: values[things] for name, values in found.items()}
     entries = results_of([found], [image_id], categories)
