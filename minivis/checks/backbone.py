@@ -316,6 +316,11 @@ check_dot_product = Check(
             "You multiply by T^(i/P), so later pairs turn faster. Divide: pair 0 is the fastest.",
         partial(_dot_product, power=lambda i, pairs: 2 * i / pairs):
             "Your exponents are 2i/P. Here i counts pairs and not channels: i/P.",
+        partial(_dot_product, power=lambda i, pairs: i / (4 * pairs)):
+            "Your exponents are i/d. There are P = d/4 pairs, so the exponent 4i/d is i/P.",
+        partial(_dot_product, power=lambda i, pairs: i / (2 * pairs)):
+            "Your exponents are 2i/d, as for words in a sentence. Here each of the two coordinates has half of "
+            "the d numbers, so the exponent is 4i/d = i/P.",
         partial(_dot_product, power=lambda i, pairs: i / max(pairs - 1, 1)):
             "Your exponents reach 1 at the last pair. Divide i by P, not by P − 1.",
         partial(_dot_product, power=lambda i, pairs: (i + 1) / pairs):

@@ -143,6 +143,9 @@ check_self_attention = Check(
         partial(_self_attention, weigh=lambda scores: scores.softmax(-2)):
             "Your softmax runs down the columns. Row i is how cell i spreads its attention, so it runs "
             "along the last dimension.",
+        partial(_self_attention, weigh=lambda scores: (powers := scores.exp()) / powers.sum(-1)):
+            "You divide by the sums of the rows without `keepdim`, so each *column* is divided by a sum. Rows have to "
+            "sum to 1: `sum(-1, keepdim=True)`.",
         partial(_self_attention, weigh=lambda scores: scores):
             "You mix the values with the scores themselves; the softmax is missing, which makes weights of them.",
         lambda x, *rest: _self_attention(
