@@ -1,7 +1,7 @@
 """How good a model is, by the rules of its field, and pictures of what it finds."""
 
 from minivis.evaluation.detection import detection_metrics, evaluate_detection, results_of
-from minivis.evaluation.draw import draw_detections, draw_grid, draw_targets
+from minivis.evaluation.draw import draw_detections, draw_grid, draw_panoptic, draw_targets
 from minivis.evaluation.panoptic import PanopticQuality
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "detection_metrics",
     "draw_detections",
     "draw_grid",
+    "draw_panoptic",
     "draw_targets",
     "evaluate_detection",
     "results_of",

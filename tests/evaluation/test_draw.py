@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageColor
 
-from minivis.evaluation import draw_detections, draw_grid, draw_targets
-from minivis.evaluation.draw import PALETTE, place_labels
+from minivis.detr import Panoptic, Segment
+from minivis.evaluation import draw_detections, draw_grid, draw_panoptic, draw_targets
+from minivis.evaluation.draw import PALE, PALETTE, TINT, place_labels
 
 GREY = (128, 128, 128)
 NAMES = ["circle", "star", "ring"]
@@ -117,3 +118,97 @@ def test_labels_of_boxes_at_the_same_place_do_not_cover_each_other(count, x, y):
     places = place_labels([(x, y, x + 150, y + 150)] * count, [(60, 18)] * count, (640, 640))
     covered = {(a, b) for x, y in places for a in range(x, x + 60) for b in range(y, y + 18)}
     assert len(covered) == count * 60 * 18
+
+
+# Panoptic maps
+
+KINDS = ["star", "ring", "grass", "water"]  # two things, two kinds of stuff
+
+
+def segments_of_strips(*strips: tuple[int, int], height: int = 300) -> Panoptic:
+    """Strips from left to right, with ids from 1 on, each of a label (-1: void) and a width."""
+    row, segments = [], []
+    for number, (label, width) in enumerate(strips, start=1):
+        row += [number if label >= 0 else 0] * width
+        if label >= 0:
+            segments.append(Segment(number, label, label < 2))
+    return Panoptic(torch.tensor([row] * height), segments)
+
+
+def tinted(colour: str, is_thing: bool, grey: int = 128) -> tuple:
+    return tuple(
+        round((1 - TINT[is_thing]) * grey + TINT[is_thing] * c + 1e-4) for c in ImageColor.getrgb(colour)
+    )
+
+
+def test_segments_are_tinted_where_they_are_and_void_is_not():
+    panoptic = segments_of_strips((0, 200), (-1, 200), (2, 200))
+    image = Image.new("RGB", (600, 300), (200, 100, 90))
+    picture = draw_panoptic(image, panoptic, KINDS)
+    grey = image.convert("L").getpixel((0, 0))
+    for x, expected in ((20, tinted(PALETTE[0], True, grey)), (580, tinted(PALE[2], False, grey))):
+        assert picture.getpixel((x, 20)) == pytest.approx(expected, abs=1)
+    assert picture.getpixel((300, 20)) == picture.getpixel((300, 280)) == (200, 100, 90)
+    assert (
+        picture.getpixel((200, 20)) == picture.getpixel((400, 20)) == (255, 255, 255)
+    )  # where segments meet
+    assert image.getcolors() == [(600 * 300, (200, 100, 90))]  # the picture that was given stays as it is
+
+
+def test_things_of_one_class_and_neighbours_differ_in_colour():
+    """Eight stars beside each other: seven colours, then the first that no neighbour has."""
+    panoptic = segments_of_strips(*[(0, 80)] * 8)
+    picture = draw_panoptic(Image.new("RGB", (640, 300), GREY), panoptic, KINDS)
+    seen = [picture.getpixel((80 * i + 8, 20)) for i in range(8)]
+    assert len(set(seen[:7])) == 7 and seen[7] in seen[:6]
+    alternating = segments_of_strips((0, 60), (1, 60), (0, 60), (1, 60))
+    picture = draw_panoptic(Image.new("RGB", (240, 300), GREY), alternating, KINDS)
+    assert len({picture.getpixel((scaled, 20)) for scaled in (60, 180, 300, 420)}) == 4
+    assert picture.getpixel((60, 20)) == pytest.approx(tinted(PALETTE[0], True), abs=1)  # its class's own
+
+
+def test_a_stuff_class_keeps_its_colour():
+    for strips in ([(2, 300), (3, 300)], [(3, 300), (2, 300)], [(0, 300), (2, 300)]):
+        picture = draw_panoptic(Image.new("RGB", (600, 300), GREY), segments_of_strips(*strips), KINDS)
+        x = 20 + 300 * [label for label, _ in strips].index(2)
+        assert picture.getpixel((x, 20)) == pytest.approx(tinted(PALE[2], False), abs=1)
+
+
+@pytest.mark.parametrize("label", [0, 2])
+def test_a_name_is_written_once_and_in_its_segment(label):
+    """A segment of two parts: the name stands in the wider one."""
+    ids = torch.zeros(300, 600, dtype=torch.int64)
+    ids[:, :90], ids[:, 300:] = 1, 1
+    segment = Segment(1, label, label < 2)
+    picture = draw_panoptic(Image.new("RGB", (600, 300), GREY), Panoptic(ids, [segment]), KINDS)
+    colour = (PALETTE if label < 2 else PALE)[label]
+    own = ImageColor.getrgb(colour)  # without the picture in it, it is the label's ground
+    where = [(x, y) for y in range(300) for x in range(600) if picture.getpixel((x, y)) == own]
+    xs, ys = zip(*where)
+    assert min(xs) > 300 and max(xs) < 600, "in the wider part alone"
+    assert abs((min(xs) + max(xs)) / 2 - 450) < 10 and max(ys) - min(ys) < 40
+
+
+def test_the_name_of_a_thing_too_small_for_it_stands_beside_it():
+    ids = torch.full((300, 600), 2)
+    ids[140:150, 290:300] = 1
+    panoptic = Panoptic(ids, [Segment(1, 0, True), Segment(2, 2, False)])
+    picture = draw_panoptic(Image.new("RGB", (600, 300), GREY), panoptic, KINDS)
+    assert picture.getpixel((295, 145)) == pytest.approx(tinted(PALETTE[0], True), abs=1)
+    assert ImageColor.getrgb(PALETTE[0]) in {picture.getpixel((x, 130)) for x in range(280, 340)}
+
+
+@pytest.mark.parametrize(("size", "scale"), [((128, 96), 4), ((320, 240), 2), ((1333, 800), 1)])
+def test_small_panoptic_pictures_are_enlarged(size, scale):
+    panoptic = segments_of_strips((0, size[0] // 2), (2, size[0] - size[0] // 2), height=size[1])
+    picture = draw_panoptic(Image.new("RGB", size, GREY), panoptic, KINDS)
+    assert picture.size == (size[0] * scale, size[1] * scale)
+    assert picture.getpixel((scale * (size[0] // 2), 3)) == (255, 255, 255)
+    assert picture.getpixel((3, 3)) == pytest.approx(tinted(PALETTE[0], True), abs=1)
+
+
+def test_panoptic_pictures_without_segments_and_of_another_size():
+    nothing = Panoptic(torch.zeros(50, 80, dtype=torch.int64), [])
+    assert colours(draw_panoptic(torch.full((3, 50, 80), 128, dtype=torch.uint8), nothing, KINDS)) == {GREY}
+    with pytest.raises(ValueError, match="the map is 80 × 50, the picture 50 × 80"):
+        draw_panoptic(Image.new("RGB", (50, 80), GREY), nothing, KINDS)
