@@ -76,7 +76,8 @@ CLAIMS = (
         verdict="qualified",
         finding="Several look at places of their own, though some look alike, and no one tells them to. But they learn "
         "together: the gradient of one depends on what each of the others gives.",
-        evidence=IN_A_CELL,
+        evidence=f"{IN_A_CELL}: with another head silent, the cosine of a head's gradient with what it was is below "
+        "0.97, whichever head that is, and for one of them below 0.5",
         notebook="03",
     ),
     Claim(
