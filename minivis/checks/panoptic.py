@@ -119,7 +119,7 @@ check_dice = Check(
         _dice_of_means:
             "You take means over the pixels. Then the 1 counts as much as a whole picture: take sums.",
     },
-    why="A mouse of 20 pixels and a sky of 10,000 both have a loss from 0 to 1; in a mean over all pixels the mouse would be "
+    why="A mouse of 20 pixels and a sky of 10,000 both have a loss from 0 to 1; in a mean over pixels it would be "
     "next to nothing.",
 )
 
@@ -175,10 +175,10 @@ check_merge = Check(
         partial(_merge, last=True):
             "Stuff has the number of the last mask of its class; the first is wanted.",
         _added_up:
-            "You add the masks of one class before you decide the pixels, and then one that says no can outvote one that "
+            "You add the masks of one class before you decide the pixels, and one that says no can outvote one that "
             "says yes: decide each pixel first, and join afterwards.",
         partial(_merge, winner=_painted):
-            "You paint one mask over another, so the last one wins. Each pixel belongs to the mask that is surest of it "
+            "You paint one mask over another, so the last one wins. A pixel belongs to the mask that is surest of it "
             "(`argmax`).",
         lambda masks, labels, things: torch.tensor(labels)[masks.argmax(0)]:
             "You give each pixel its class. That is semantic segmentation: two circles cannot be told apart.",

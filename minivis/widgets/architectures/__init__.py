@@ -11,5 +11,14 @@ from minivis.widgets.architectures.detr_decoder import DECODER_LAYER
 from minivis.widgets.architectures.detr_encoder import ENCODER_LAYER
 from minivis.widgets.architectures.detr_loss import HUNGARIAN_LOSS
 from minivis.widgets.architectures.detr_training import DETR_TRAINING
+from minivis.widgets.architectures.panoptic import PANOPTIC_HEAD
 
-__all__ = ["BACKBONE", "COURSE", "DECODER_LAYER", "DETR_TRAINING", "ENCODER_LAYER", "HUNGARIAN_LOSS"]
+__all__ = [
+    "BACKBONE",
+    "COURSE",
+    "DECODER_LAYER",
+    "DETR_TRAINING",
+    "ENCODER_LAYER",
+    "HUNGARIAN_LOSS",
+    "PANOPTIC_HEAD",
+]
