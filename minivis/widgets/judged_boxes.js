@@ -38,9 +38,11 @@ function judgedBox([left, top, right, bottom], colour, text, kind) {
     width: `${100 * Math.max(0, right - left)}%`, height: `${100 * Math.max(0, bottom - top)}%`,
   };
   const tagWidth = 9 + 5.8 * text.length;
-  const tag = svg("svg", { class: "tag", x: place.x, y: place.y },
-    svg("rect", { x: 0, y: top < 0.06 ? 0 : -15, width: tagWidth, height: 15, fill: colour }),
-    svg("text", { x: 4, y: top < 0.06 ? 11.5 : -3.5, fill: kind === "missed" ? "#000" : "#fff" }, text));
+  const isMissed = kind === "missed"; // its name stands below, where that of a wrong box beside it does not hide it
+  const above = isMissed ? bottom > 0.94 : top >= 0.06;
+  const tag = svg("svg", { class: "tag", x: place.x, y: `${100 * (isMissed ? bottom : top)}%` },
+    svg("rect", { x: 0, y: above ? -15 : 0, width: tagWidth, height: 15, fill: colour }),
+    svg("text", { x: 4, y: above ? -3.5 : 11.5, fill: isMissed ? "#000" : "#fff" }, text));
   return svg("g", { class: `judged ${kind}` }, svg("rect", { class: "halo", ...place }),
     svg("rect", { class: "frame", stroke: colour, ...place }), tag);
 }

@@ -1,4 +1,4 @@
-"""A box on a picture, with a name at its upper left corner, as matplotlib draws it."""
+"""A box on a picture, with a name at its corner, as matplotlib draws it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +16,13 @@ def draw_box(
     ink: str = "black",
     style: Any = "-",
     halo: str = "white",
+    below: bool = False,
 ) -> None:
     """Draws a box in one colour upon a halo of another, so that it is seen on any picture.
 
     Args:
         corners: (left, top, right, bottom), in the axes' own units.
-        name: stands above the corner, in `ink`; nothing does if it is empty.
+        name: stands above the upper left corner, or `below` the lower one, in `ink`; nothing does if it is empty.
         style: matplotlib's, of the coloured line; the halo is solid.
     """
     left, top, right, bottom = corners
@@ -30,4 +31,5 @@ def draw_box(
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, **look))
     if name:
         tag = dict(boxstyle="square,pad=0.15", facecolor=colour, edgecolor="none")
-        axes.text(left, top, name, fontsize=7.5, color=ink, va="bottom", bbox=tag)
+        at, align = (bottom, "top") if below else (top, "bottom")
+        axes.text(left, at, name, fontsize=7.5, color=ink, va=align, bbox=tag)

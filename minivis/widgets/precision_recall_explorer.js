@@ -83,7 +83,7 @@ export default {
         ? "Grey: each class. Blue: their mean; the area is AP. Orange: all classes in one list. Dot on it: this score."
         : "Orange: as it is. Blue: the best precision still to come; the area is AP. Dot: this score.";
       counted.replaceChildren(
-        `In all ${now.pictures} pictures: `, h("b", {}, `${now.right} right, ${now.wrong} wrong, ${now.missed} missed`),
+        `In all ${now.pictures}: `, h("b", {}, `${now.right} right, ${now.wrong} wrong, ${now.missed} missed`),
         ` → precision ${percent(now.precision)}, recall ${percent(now.recall)}`);
       const data = {
         score: now.score, iou: now.iou, source: now.source, suppress: now.suppress, label: now.label, shown: now.shown,

@@ -50,7 +50,7 @@ def draw_boxes(axes: Axes, explorer: Any) -> None:
     found = {partners[i] for i in shown}
     for number, (label, box) in enumerate(zip(image.truth["labels"].tolist(), image.truth["boxes"].tolist())):
         if label in wanted and number not in found:
-            draw_box(axes, box, MISSED, "missed", style=(0, (3, 2)))
+            draw_box(axes, box, MISSED, "missed", style=(0, (3, 2)), below=True)
     for i in reversed(shown):  # the surest on top
         mark, colour = ("✓", RIGHT) if partners[i] >= 0 else ("✗", WRONG)
         name = explorer.class_names[int(image.found["labels"][i])]
