@@ -265,6 +265,9 @@ def segmentation_config_to(model: DETRsegm) -> "transformers.DetrConfig":
     ours = model.config
     expect(ours.activation == "relu", f"transformers' mask head is one with 'relu', not {ours.activation!r}")
     expect(ours.mask_stride == 4, f"transformers' masks have stride 4, not {ours.mask_stride}")
+    expect(
+        ours.attention_gain == 1, f"transformers' mask head has attention_gain 1, not {ours.attention_gain}"
+    )
     expect(len(model.mask_stages) == 3, f"transformers' mask head reads 3 maps, not {len(model.mask_stages)}")
     return config_to(model)
 

@@ -154,13 +154,18 @@ class DetectionTask:
         return queries
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Two groups: the backbone has a learning rate of its own."""
-        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        backbone_lr = self.recipe.lr if self.recipe.backbone_lr is None else self.recipe.backbone_lr
-        backbone = [p for name, p in trained if name.removeprefix("detr.").startswith("backbone.")]
-        rest = [p for name, p in trained if not name.removeprefix("detr.").startswith("backbone.")]
-        groups = [{"params": rest, "lr": self.recipe.lr}, {"params": backbone, "lr": backbone_lr}]
-        return [group for group in groups if group["params"]]
+        """What is trained, by its learning rate."""
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault(self.lr_of(name.removeprefix("detr.")), []).append(parameter)
+        return [{"params": parameters, "lr": lr} for lr, parameters in groups.items()]
+
+    def lr_of(self, name: str) -> float:
+        """The learning rate of a parameter: the backbone may have one of its own."""
+        recipe = self.recipe
+        in_backbone = name.startswith("backbone.")
+        return recipe.backbone_lr if in_backbone and recipe.backbone_lr is not None else recipe.lr
 
     def prepare(self, collated: Any, device: torch.device) -> DetectionBatch:
         """The batch on the device; what could not be read is reported.

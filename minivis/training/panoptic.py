@@ -67,10 +67,16 @@ class PanopticTask(DetectionTask):
         detr, recipe = super()._build_detector(), self.recipe
         if recipe.stage == "boxes":
             return detr
-        model = DETRsegm(detr, recipe.stage == "masks", recipe.model.mask_stride)
+        frozen, config = recipe.stage == "masks", recipe.model
+        model = DETRsegm(detr, frozen, config.mask_stride, config.attention_gain)
         if self.masks_of:
             adopt_masks(model, self.masks_of)
         return model
+
+    def lr_of(self, name: str) -> float:
+        """The learning rate of a parameter: what makes masks may have one of its own as well."""
+        makes_masks = name.startswith(("bbox_attention.", "mask_head."))
+        return self.recipe.mask_lr if makes_masks and self.recipe.mask_lr is not None else super().lr_of(name)
 
     def _losses(self, model: Any, batch: DetectionBatch, step: StepSize) -> dict[str, Tensor]:
         """Between boxes and masks the matching: only matched queries get a mask."""

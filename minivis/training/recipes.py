@@ -188,12 +188,13 @@ class PanopticRecipe(DetrRecipe):
 
     model: PanopticConfig
     stage: Literal["boxes", "masks", "joint"] = "joint"
+    mask_lr: float | None = None  # of what makes masks; None: lr
     mask_weight: float = 1.0  # of the focal loss
     dice_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check(("mask_weight", "dice_weight"), lambda value: value >= 0, "at least 0")
+        self.check(("mask_weight", "dice_weight", "mask_lr"), lambda value: value >= 0, "at least 0")
         if self.stage == "masks" and self.initial in (None, "imagenet"):
             raise ValueError(
                 f"{self.name}: masks alone are learned on top of a trained detector: name one with --from, such as the "
@@ -309,6 +310,7 @@ RECIPES: dict[str, Recipe] = {
             steps=6000,
             batch_size=16,
             lr=5e-4,
+            mask_lr=2e-3,
             betas=(0.9, 0.98),
             clip_norm=0.1,
             warmup=200,
