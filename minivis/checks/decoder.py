@@ -73,6 +73,8 @@ check_first_words = Check(
             "You transpose W_v, and not W_o: PyTorch's Linear computes W x + b, both times.",
         partial(_first_words, value_o=lambda w, x: x @ w):
             "You transpose W_o, and not W_v: PyTorch's Linear computes W x + b, both times.",
+        lambda shift, w_v, b_v, w_o, b_o, num_queries: torch.zeros(num_queries, len(shift)):
+            "It says nothing, and yet not zeros: one vector, the same for all. Follow norm(0), the shift, to the end.",
         lambda shift, w_v, b_v, w_o, b_o, num_queries: (w_v @ shift + b_v).expand(num_queries, -1):
             "You stop at the values. The output projection comes after them: W_o y + b_o.",
         lambda shift, *inputs: shift + _first_words(shift, *inputs):

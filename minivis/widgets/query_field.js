@@ -17,7 +17,7 @@ function queryField(answers, classNames) {
     h("div", {}, words, h("p", { class: "kinds" }, ...classNames.map((name, kind) =>
       h("span", {}, h("i", { style: `background: ${COLOURS[kind % COLOURS.length]}` }), name)),
     h("span", {}, h("i", { style: `background: ${UNSURE}` }), "not sure")),
-    h("figure", {}, sizes, h("figcaption", {}, `side of its sure boxes, 0 to ${100 * LARGEST} % of the picture's`))));
+    h("figure", {}, sizes, h("figcaption", {}, `side of its sure boxes, 0 to ${100 * LARGEST} % of the picture`))));
 
   function empty(canvas) {
     const context = canvas.getContext("2d");
