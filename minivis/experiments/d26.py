@@ -14,8 +14,10 @@ from minivis.experiments.experiment import Experiment
 
 WORLD = replace(small_detr.WORLD, ground="textured")  # with stuff: what the ground is made of
 CLASSES = len(Scenes("val", WORLD, stuff=True).categories)
+HEADS, CELLS = 8, 8 * 8
 CONFIG = PanopticConfig(
-    **small_detr.CONFIG.to_dict() | {"num_classes": CLASSES, "num_heads": 8, "dropout": 0.1}
+    **small_detr.CONFIG.to_dict() | {"num_classes": CLASSES, "num_heads": HEADS, "dropout": 0.1},
+    attention_gain=HEADS * CELLS,
 )
 STEPS = 600  # of the detector, and as many of the masks
 THRESHOLD = 0.5  # of a query's score: after so short a training few reach the paper's 0.85
@@ -48,7 +50,7 @@ def run(variant: str, seed: int, reduced: bool) -> dict[str, float]:
     trained = None if variant == JOINT else trained_detector(seed, steps)
     torch.manual_seed(seed)  # so that fresh detectors and fresh mask heads are alike in all variants
     detr = build_detr(CONFIG.detr)
-    model = DETRsegm(detr, freeze_detr=variant == TWO_STAGES)
+    model = DETRsegm(detr, variant == TWO_STAGES, CONFIG.mask_stride, CONFIG.attention_gain)
     if trained is not None:
         detr.load_state_dict(trained.state_dict())
         detr.requires_grad_(False)
