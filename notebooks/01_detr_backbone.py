@@ -236,6 +236,12 @@ print()
 for field in receptive_fields(model.backbone):
     print(f"stride {field.stride:2}: a cell sees {field.size} × {field.size} pixels")
 
+with torch.device("meta"):  # shapes without numbers: built in no time
+    full = minivis.detr.detr_resnet50()  # the paper's model
+field = receptive_fields(full.backbone)[-1]
+print(f"in the paper's ResNet-50, stride {field.stride}: {field.size} × {field.size} pixels")
+assert (field.stride, field.size) == (32, 427)
+
 # %% [markdown]
 # This is the **theoretical** field: beyond it no convolution reaches. How much of it is used? Ask the gradient. If a pixel's value moves by a
 # little, by how much does the cell move (the sum of its channels)? Luo et al. (2016) called the answer the **effective** receptive field.
@@ -401,17 +407,12 @@ from minivis.detr.backbone import FrozenBatchNorm
 
 show_source(FrozenBatchNorm)
 
+
 # %% [markdown]
 # One multiplication and one addition for each channel, the same for every batch, in training and in evaluation. Constants are not counted as
-# parameters. (On the "meta" device a model has shapes and no numbers, so the full-size DETR is built in no time.)
+# parameters. Count both in the paper's model:
 
 # %%
-from minivis.detr import detr_resnet50
-
-with torch.device("meta"):
-    full = detr_resnet50()
-
-
 def count(tensors):
     return sum(tensor.numel() for tensor in tensors)
 
@@ -790,18 +791,15 @@ from minivis.experiments.probing import vectors_of_objects
 def probe(vectors, labels, is_test, hidden=0, steps=200):
     """Trains one matrix (with `hidden` two) on some vectors; which of the others it names rightly."""
     vectors = (vectors - vectors[~is_test].mean(0)) / (vectors[~is_test].std(0) + 1e-5)
-    wide, classes = vectors.shape[1], int(labels.max()) + 1
-    net = torch.nn.Linear(wide, classes)
+    sizes = [vectors.shape[1], *[hidden] * bool(hidden), int(labels.max()) + 1]
+    net = torch.nn.Linear(sizes[0], sizes[1])
     if hidden:
-        net = torch.nn.Sequential(
-            torch.nn.Linear(wide, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, classes)
-        )
+        net = torch.nn.Sequential(net, torch.nn.ReLU(), torch.nn.Linear(sizes[1], sizes[2]))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01 if hidden else 0.05)
+    matrices = [weight for weight in net.parameters() if weight.ndim == 2]
     for _ in range(steps):
         loss = F.cross_entropy(net(vectors[~is_test]), labels[~is_test])
-        loss = loss + 1e-3 * sum(
-            matrix.square().sum() for matrix in net.parameters() if matrix.ndim == 2
-        )
+        loss = loss + 1e-3 * sum(matrix.square().sum() for matrix in matrices)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -877,13 +875,9 @@ by_pixel = {
 print("read off the pixel in the middle: colour, shape")
 for label, name in enumerate(model.class_names):
     of_these = asked.shapes[is_test] == label
-    share = {
-        question: right[of_these].float().mean().item() for question, right in by_pixel.items()
-    }
-    print(f"  {name:8} {share['colour']:4.0%} {share['shape']:4.0%}")
-    assert (share["colour"] < 0.3) == (name == "ring") and (share["colour"] > 0.9) == (
-        name != "ring"
-    )
+    colour, shape = (by_pixel[question][of_these].float().mean() for question in ("colour", "shape"))
+    print(f"  {name:8} {colour:4.0%} {shape:4.0%}")
+    assert colour < 0.3 if name == "ring" else colour > 0.9
 
 # %% [markdown]
 # <details><summary>What is wrong with the question</summary>
@@ -917,19 +911,25 @@ named = [right[column[is_test] == c].mean().item() for c in range(8)]
 print(
     "column named rightly:", " ".join(f"{share:.0%}" for share in named), f"(chance: {1 / 8:.0%})"
 )
-assert (
-    apart[0, 0] > 0.5 > 2 * apart[4, 3]
-    and min(named[0], named[-1]) > 0.9
-    and max(named[3:5]) < 0.45
-)
+assert apart[0, 0] > 0.5 > 2 * apart[4, 3]
+assert min(named[0], named[-1]) > 0.9 and max(named[3:5]) < 0.45
 
 # %% [markdown]
 # The outer columns give themselves away, by the padding of the convolutions. In the middle it is hardly more than a guess. That answers "why
 # positions at all?": what a cell knows by itself is whether a border is near, and a box needs more. (It is also what you saw in the widget: in a
 # corner those channels are high that light up along borders.)
 #
-# On a GPU the same code trains the whole detector (`minivis train detr-mini`), or the paper's, from ImageNet weights
-# (`minivis train detr-r50-coco`).
+# ### Three ways to go on
+#
+# This page trained probes only; its backbone had been trained as a part of the detector. To train one yourself:
+#
+# | where | what | takes |
+# | --- | --- | --- |
+# | here, on a CPU | the backbone of this page with its detector, from random weights: `minivis train detr-mini --out runs/mine`. Then ask `minivis.load("runs/mine").backbone` by the probes above | about an hour on one core |
+# | a GPU, for example Colab's | your own pictures, from the released ResNet-50 that stays as it is: `minivis train detr-r50-finetune --data DIR --set freeze=backbone` | an hour or two, an estimate: not measured on a GPU |
+# | several GPUs and COCO | the paper's recipe, from ImageNet weights: `minivis train detr-r50-coco --data COCO`. With `--set model.dilation=true` its last stage keeps stride 16 ("DC5") | three days on 16 GPUs in the paper; DC5 costs about twice the computation |
+#
+# `minivis recipes detr-r50-coco` prints every field of a recipe.
 
 # %% [markdown]
 # ## Break it
@@ -962,15 +962,12 @@ def detect(images, positions=None):
 
 def lost_and_too_many(outputs):
     """Objects without a sure answer of their class; sure answers for which no object is left."""
-    lost, too_many = 0, 0
+    more = []  # sure answers less objects, of each class in each scene
     for probabilities, target in zip(outputs["pred_logits"].softmax(-1), targets, strict=True):
         sure, label = probabilities[:, :-1].max(-1)
-        more = label[sure > 0.5].bincount(minlength=6) - target["labels"].bincount(minlength=6)
-        lost, too_many = (
-            lost - more.clamp(max=0).sum().item(),
-            too_many + more.clamp(min=0).sum().item(),
-        )
-    return lost, too_many
+        more.append(label[sure > 0.5].bincount(minlength=6) - target["labels"].bincount(minlength=6))
+    more = torch.stack(more)
+    return -more.clamp(max=0).sum().item(), more.clamp(min=0).sum().item()
 
 
 answers, ap, named = {}, {}, {}
@@ -981,10 +978,8 @@ def report(**variants):
         name = name.replace("_", " ")
         answers[name], ap[name] = outputs, average_precision(outputs, targets, scenes)["AP"]
         named[name] = lost_and_too_many(outputs)
-        print(
-            f"{name:20} AP {ap[name]:.2f}; "
-            f"{named[name][0]:3} objects lost, {named[name][1]:3} answers too many"
-        )
+        lost, extra = named[name]
+        print(f"{name:20} AP {ap[name]:.2f}; {lost:3} objects lost, {extra:3} answers too many")
 
 
 print(sum(len(target["labels"]) for target in targets), "objects")
@@ -995,9 +990,8 @@ report(
 )
 assert ap["as it should be"] > 0.7 and max(ap["no positions"], ap["mirrored positions"]) < 0.1
 assert named["no positions"][0] > 60 and named["mirrored positions"][0] < 20
-assert (
-    min(named["no positions"][1], named["mirrored positions"][1]) > 2 * named["as it should be"][1]
-)
+assert named["no positions"][1] > 2 * named["as it should be"][1]
+assert named["mirrored positions"][1] > 2 * named["as it should be"][1]
 
 # %% [markdown]
 # Both are fatal. They differ in the names: without positions a good part of the objects is lost, and others are named twice. With mirrored ones
@@ -1087,7 +1081,7 @@ assert ap["padding with mask"] > 0.5 and ap["padding no mask"] < 0.1
 #
 # ### The symptoms in one scene
 #
-# Answers surer than 50 %:
+# Answers surer than 50 %. From the left: as it should be; no positions; mirrored positions; padding that nobody marked.
 
 # %%
 from minivis.detr import postprocess
@@ -1100,10 +1094,10 @@ for name in ("as it should be", "no positions", "mirrored positions", "padding n
     drawn.append(draw_detections(scenes.scene_image(EXAMPLE), found, model.class_names))
 show(
     draw_grid(drawn, columns=4),
-    "One scene with the boxes that four versions draw: as it should be; without positions, two objects "
-    "are lost, one is named twice, and all boxes lie elsewhere; with mirrored positions, boxes lie on "
-    "the other side, and two objects are named twice; with unmarked padding, boxes have the right size "
-    "and lie too far up and left.",
+    "One scene with the boxes that four versions draw: as it should be; without positions, the cross "
+    "is lost, the square is named twice, and all boxes lie elsewhere; with mirrored positions, boxes "
+    "lie on the other side, and two objects are named twice; with unmarked padding, boxes have the "
+    "right size and lie too far up and left.",
 )
 
 # %% [markdown]
@@ -1214,9 +1208,8 @@ for label, line in enumerate(axes):
     for axis, i in zip(line[1:], per_scene.argsort(descending=True)[:5].tolist(), strict=True):
         y, x = 16 * (cell[i] // 8).item(), 16 * (cell[i] % 8).item()
         picture = model.image_transform.denormalise(F.pad(many.pixels[i], (32, 32, 32, 32)))
-        axis.imshow(
-            picture[:, y : y + 64, x : x + 64].permute(1, 2, 0)
-        )  # 64 pixels around the cell's first
+        around = picture[:, y : y + 64, x : x + 64]  # 64 × 64 pixels around the cell's first
+        axis.imshow(around.permute(1, 2, 0))
         axis.set(xticks=[], yticks=[])
 show(
     figure,
@@ -1234,27 +1227,28 @@ show(
 # - The bright pixels of the widget say what would *change* the cell, to first order. They do not say what the cell "is about".
 
 # %% [markdown]
-# Your own picture goes in as well, brought to the size that this small model knows:
-# `FeatureExplorer(model, Image.open("yours.jpg").resize((128, 128)))`.
+# Your own picture goes in as well: `FeatureExplorer(model, Image.open("yours.jpg"))`. A large one is brought down to 256 pixels; with
+# `longest_side=128` to what this small model was trained on.
 #
 # ## Real weights
 #
-# With a network, the same widget shows the last map of the paper's own ResNet-50 on a photograph: 2048 channels. Without one, the next cell says
-# so and goes on.
+# The same widget on the last map of the paper's own ResNet-50 and a photograph: 25 × 38 cells of 2048 channels. What moves a cell is *not*
+# measured there: it takes one backward pass through the whole ResNet for each of the 950 cells. So the light square is what the convolutions
+# reach, 427 pixels, and the widget says so. (With `longest_side=384` there are 96 cells, and they are measured, in half a minute.) Without a
+# network the next cell says so and goes on.
 
 # %% tags=["nbval-ignore-output"]
-from huggingface_hub import try_to_load_from_cache
+from IPython.display import display
 from PIL import Image
 from skimage import data
 
-RELEASED = "facebook/detr-resnet-50"
-wanted = False  # set it to True to download 160 MB
+from minivis.widgets import FeatureExplorer
 
-if wanted or isinstance(try_to_load_from_cache(RELEASED, "model.safetensors"), str):
-    released = minivis.load(RELEASED)
+# wanted=True downloads 160 MB
+released = minivis.load_released("facebook/detr-resnet-50", wanted=False)
+
+if released is not None:
     display(FeatureExplorer(released, Image.fromarray(data.chelsea()), levels=[-1]))
-else:
-    print(f"{RELEASED} is not on this machine: set wanted = True to download it")
 
 
 # %% [markdown]
