@@ -36,11 +36,17 @@ def merge_masks(
     things: Collection[int],
     queries: Sequence[int] | None = None,
     speck: int = SPECK,
+    overlap: float = 0.0,
 ) -> Panoptic:
     """Every pixel goes to the mask that is surest of it; masks of one stuff class are one segment.
 
     Segments of at most `speck` pixels are removed and their pixels decided again among the rest. Those only grow by
-    it, so that once is enough.
+    it, so that once is enough. With `overlap` the same is done with segments that win too little of their own masks:
+    such a mask lies mostly on what others are surer of, and is often a second answer for the same object.
+
+    The overlap threshold is not DETR's. It comes from MaskFormer (Cheng et al. 2021, 0.8 there), and
+    Transformers has it for DETR's masks as well. Both leave the pixels of what they remove void; and both count all
+    pixels that a mask wins, where here only those count that it says are its own, so that the share is one at most.
 
     The paper's code merges stuff once, before that: a mask that was merged into another has then no pixels of its own,
     is removed as a speck, and its pixels may go to a neighbour. Here masks of one stuff class are one segment from
@@ -53,6 +59,8 @@ def merge_masks(
         things: the labels whose objects are counted; all others are stuff.
         queries: what their numbers are in the model; None: their places here.
         speck: in pixels; 0 keeps every segment that has a pixel.
+        overlap: 0..1, the least share that a segment must win of its own pixels: those where its mask, or for stuff
+            one of its masks, has a logit above 0. A segment without such pixels stays. 0 asks nothing, as the paper.
 
     Returns:
         Ids from 1 on, in the order of the queries. A segment's score is the highest of its queries'. No pixel is void,
@@ -68,8 +76,11 @@ def merge_masks(
     )
     kept = torch.zeros_like(owner, dtype=torch.bool)
     if len(masks):
-        area = owner[masks.argmax(0)].flatten().bincount(minlength=len(masks))
-        kept = area[owner] > speck
+        owners = owner[masks.argmax(0)]
+        kept = (owners.flatten().bincount(minlength=len(masks)) > speck)[owner]
+        if overlap > 0:
+            own, won = _own_and_won(masks, owner, owners)
+            kept &= (won >= overlap * own.double())[owner]
     if not kept.any():
         return Panoptic(torch.full(masks.shape[1:], VOID, dtype=torch.int64, device=masks.device), [])
     winner = masks.masked_fill(~kept[:, None, None], float("-inf")).argmax(0)
@@ -88,3 +99,16 @@ def merge_masks(
             Segment(number, label, label in things, score, tuple(int(queries[i]) for i in places))
         )
     return Panoptic(id_of[owner[winner]], segments)
+
+
+def _own_and_won(
+    masks: Float[Tensor, "queries height width"],
+    owner: Int[Tensor, " queries"],
+    owners: Int[Tensor, "height width"],
+) -> tuple[Int[Tensor, " queries"], Int[Tensor, " queries"]]:
+    """Of each segment, at the place of its first mask: the pixels its masks say are theirs, and those of them it wins."""
+    own, won = torch.zeros_like(owner), torch.zeros_like(owner)
+    for i in owner.unique().tolist():
+        claimed = (masks[owner == i] > 0).any(0)
+        own[i], won[i] = claimed.sum(), (claimed & (owners == i)).sum()
+    return own, won

@@ -71,10 +71,14 @@ class Segmenter:
         self.outputs, self.inputs = model.detect(images)
 
     def panoptic(
-        self, things: Collection[int], threshold: float = THRESHOLD, stuff: Collection[int] | None = None
+        self,
+        things: Collection[int],
+        threshold: float = THRESHOLD,
+        stuff: Collection[int] | None = None,
+        overlap: float = 0.0,
     ) -> list[Panoptic]:
         """The segments of each image; see `panoptic_of`."""
-        return [self.panoptic_of(i, things, threshold, stuff) for i in range(len(self.sizes))]
+        return [self.panoptic_of(i, things, threshold, stuff, overlap) for i in range(len(self.sizes))]
 
     def instances(self, most: int = 100, things: Collection[int] | None = None) -> list[dict[str, Tensor]]:
         """The objects of each image; see `instances_of`."""
@@ -87,6 +91,7 @@ class Segmenter:
         things: Collection[int],
         threshold: float = THRESHOLD,
         stuff: Collection[int] | None = None,
+        overlap: float = 0.0,
     ) -> Panoptic:
         """The segments of image i, from the queries whose best class is an object with a score above `threshold`.
 
@@ -94,13 +99,14 @@ class Segmenter:
             things: the labels whose objects are counted.
             stuff: the labels of stuff; None: all others. A query whose best class is neither (a label that no category
                 has, as there are among COCO's) takes no part.
+            overlap: the least share of its own mask that a segment must win; see `merge_masks`. 0: as in the paper.
         """
         scores, labels = self.outputs["pred_logits"][i].float().softmax(-1).max(-1)
         known = set(range(self.model.num_classes)) if stuff is None else {*things, *stuff}
         is_known = torch.tensor([label in known for label in labels.tolist()], device=labels.device)
         queries = (is_known & (scores > threshold)).nonzero()[:, 0]
         masks = torch.cat([*self._masks(i, queries)])
-        return merge_masks(masks, labels[queries], scores[queries], things, queries.tolist())
+        return merge_masks(masks, labels[queries], scores[queries], things, queries.tolist(), overlap=overlap)
 
     @torch.no_grad()
     def instances_of(

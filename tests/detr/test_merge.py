@@ -131,6 +131,44 @@ def test_stuff_counts_as_large_as_all_its_masks_together():
     assert (ids == 1).all() and segments[0].queries == (2,)
 
 
+@pytest.mark.parametrize(
+    ("overlap", "kept"), [(0.0, True), (0.3, True), (0.4, True), (0.41, False), (1.0, False)]
+)
+def test_a_segment_that_wins_too_little_of_its_own_mask_goes(overlap, kept):
+    """The second mask says ten pixels are its own, and wins four of them."""
+    first, second = [5.0] * 6 + [-1.0] * 6, [2.0] * 10 + [-5.0] * 2
+    ids, segments = merge(strips(first, second), [0, 0], speck=0, overlap=overlap)
+    assert [s.queries for s in segments] == ([(0,), (1,)] if kept else [(0,)])
+    assert ids[0].tolist() == ([1] * 6 + [2] * 4 + [1] * 2 if kept else [1] * 12), (
+        "decided again among the rest"
+    )
+
+
+def test_for_the_overlap_only_pixels_count_that_a_mask_says_are_its_own():
+    """The first wins all there is, with a logit of −1 in the last two places: that is not more than one."""
+    ids, segments = merge(strips([5.0] * 2 + [-1.0] * 2), [0], speck=0, overlap=1.0)
+    assert (ids == 1).all() and len(segments) == 1
+    ids, segments = merge(strips([-1.0] * 4), [0], speck=0, overlap=1.0)
+    assert (ids == 1).all(), "nothing is its own, so that nothing of it is lost"
+
+
+def test_masks_of_one_stuff_class_do_not_take_their_own_from_each_other():
+    masks = strips([5.0] * 8 + [-5.0] * 4, [4.0] * 8 + [-5.0] * 4, [-5.0] * 8 + [1.0] * 4)
+    ids, segments = merge(masks, [2, 2, 0], speck=0, overlap=1.0)
+    assert [s.queries for s in segments] == [(0,), (2,)] and ids[0].tolist() == [1] * 8 + [2] * 4
+    ids, segments = merge(masks, [2, 3, 0], speck=0, overlap=1.0)
+    assert [s.queries for s in segments] == [(0,), (2,)]
+    masks = strips(
+        [5.0] * 4 + [-5.0] * 8, [-5.0] * 4 + [3.0] * 4 + [2.0] * 4, [-5.0] * 4 + [4.0] * 4 + [-5.0] * 4
+    )
+    ids, segments = merge(masks, [2, 2, 0], speck=0, overlap=0.6)
+    assert [s.queries for s in segments] == [(0, 1), (2,)], (
+        "together they win eight of twelve; the second alone four of eight"
+    )
+    ids, segments = merge(masks, [2, 3, 0], speck=0, overlap=0.6)
+    assert [s.queries for s in segments] == [(0,), (2,)]
+
+
 def test_without_masks_or_with_specks_only_all_is_void():
     for masks, labels in (
         (torch.zeros(0, 3, 4), []),
@@ -172,6 +210,33 @@ def test_what_holds_for_every_result(problem, speck):
         best = masks[used].argmax(0)
         owner = torch.tensor([s.id for s in segments for _ in s.queries])
         assert torch.equal(owner[best], ids)
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems(), st.integers(0, 4), st.floats(0, 1))
+def test_the_overlap_by_loops(problem, speck, overlap):
+    masks, labels = problem
+    _, segments = merge(masks, labels, speck=speck, overlap=overlap)
+    groups = {(q if label in THINGS else f"stuff {label}"): [] for q, label in enumerate(labels)}
+    for q, label in enumerate(labels):
+        groups[q if label in THINGS else f"stuff {label}"].append(q)
+    stay = set()
+    for queries in groups.values():
+        area = own = won = 0
+        for y in range(masks.shape[1]):
+            for x in range(masks.shape[2]):
+                logits = masks[:, y, x].tolist()
+                wins = logits.index(max(logits)) in queries
+                claims = any(logits[q] > 0 for q in queries)
+                area, own, won = area + wins, own + claims, won + (wins and claims)
+        if area > speck and (won >= overlap * own):
+            stay.update(queries)
+    if not stay:
+        assert segments == []
+        return
+    left = sorted(stay)
+    winners = torch.tensor(left)[masks[left].argmax(0)].unique().tolist()
+    assert sorted(q for s in segments for q in s.queries) == winners
 
 
 @settings(deadline=None, max_examples=60)
