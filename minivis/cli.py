@@ -98,15 +98,18 @@ def evaluate(
     bad_items: BadItemsOption = "skip",
     cpu: CpuOption = False,
 ) -> None:
-    """Average precision of a checkpoint, on the generated scenes or on --data."""
+    """Average precision of a checkpoint, and of masks panoptic quality, on the generated scenes or on --data."""
     import minivis
     from minivis.data.items import BadItems
+    from minivis.detr import DETRsegm
     from minivis.evaluation.detection import evaluate_detection
+    from minivis.evaluation.segmentation import evaluate_panoptic
     from minivis.pretrained.checkpoint import json_safe
 
     model, items = minivis.load(checkpoint), BadItems(bad_items)
     dataset = evaluation_data(model, data, split, items)
-    metrics = evaluate_detection(
+    measure = evaluate_panoptic if isinstance(model, DETRsegm) else evaluate_detection
+    metrics = measure(
         model, dataset, device(cpu), batch_size, items, progress=sys.stderr.isatty(), workers=workers
     )
     if items.count:
@@ -122,19 +125,26 @@ def predict(
     checkpoint: CheckpointArgument,
     images: Annotated[list[Path], typer.Argument(help="Picture files.", metavar="IMAGE...")],
     out: Annotated[
-        Path, typer.Option(help="Gets a picture with boxes for each, and predictions.json.", metavar="DIR")
+        Path, typer.Option(help="Gets a drawing of each picture, and what was found as JSON.", metavar="DIR")
     ],
-    threshold: Annotated[float, typer.Option(help="The least score that is drawn; the JSON has all.")] = 0.5,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="The least score that is drawn; predictions.json has all "
+            "[default: 0.5 for boxes, 0.85 for segments]."
+        ),
+    ] = None,
     cpu: CpuOption = False,
 ) -> None:
-    """Find objects in pictures. The JSON is in COCO's results format, with `file_name` beside `image_id`."""
-    import torch
+    """Find objects in pictures, or with a panoptic model segments.
 
+    predictions.json is in COCO's results format, with `file_name` beside `image_id`; of a panoptic model with masks
+    (`segmentation`). That one's maps, as they are drawn, are in panoptic.json and panoptic/, in COCO's panoptic format.
+    """
     import minivis
     from minivis.data.pictures import open_picture
-    from minivis.detr import postprocess
-    from minivis.evaluation.detection import results_of
-    from minivis.evaluation.draw import draw_detections
+    from minivis.evaluation.prediction import see
+    from minivis.images import fitted_size
 
     model = minivis.load(checkpoint).to(device(cpu))
     transform = model.image_transform
@@ -142,7 +152,7 @@ def predict(
         # Such a model takes pictures as they are; of a photograph of 12 megapixels that would be minutes.
         transform = dataclasses.replace(transform, longest_edge=LARGEST_PICTURE)
     out.mkdir(parents=True, exist_ok=True)
-    results, unread = [], 0
+    results, maps, unread = [], {}, 0
     taken = {path.resolve() for path in images}  # what lies in `out` already is not drawn over
     for path, image_id in zip(images, image_ids(images), strict=True):
         try:
@@ -157,17 +167,15 @@ def predict(
         ):
             note = f"seen at {LARGEST_PICTURE} pixels on its long side, since the model names no size"
             typer.echo(f"minivis: {path} is {picture.width} × {picture.height}: {note}", err=True)
-        with torch.inference_mode():
-            outputs = model([transform(picture).to(device(cpu))])
-        (found,) = postprocess(outputs, [(picture.height, picture.width)])
-        found = {key: value.cpu() for key, value in found.items()}
-        entries = results_of([found], [image_id], model.categories)
-        results += [{**entry, "file_name": str(path)} for entry in entries]
+        map_size = fitted_size(picture.height, picture.width, None, LARGEST_PICTURE)
+        seen = see(model, picture, transform(picture), image_id, threshold, map_size)
+        results += [{**entry, "file_name": str(path)} for entry in seen.results]
+        if seen.panoptic is not None:
+            maps[image_id] = seen.panoptic
         target = free_path(out / f"{path.stem}.png", taken)
         taken.add(target.resolve())
-        draw_detections(picture, found, model.class_names, threshold).save(target)
-        labels = found["labels"][found["scores"] >= threshold].tolist()
-        counts = ", ".join(f"{n} {model.class_names[label]}" for label, n in Counter(labels).items())
+        seen.drawing.save(target)
+        counts = ", ".join(f"{n} {model.class_names[label]}" for label, n in Counter(seen.labels).items())
         typer.echo(f"{path} → {target}: {counts or 'nothing'}")
     (out / "predictions.json").write_text(json.dumps(results))
     if unread:
@@ -230,20 +238,22 @@ def experiment(
 
 
 def evaluation_data(model: Any, data: Path | None, split: str, bad_items: Any) -> Any:
-    """The data set that a detector is evaluated on: `data`, or else what its card says it was trained on."""
+    """The data set that a model is evaluated on: `data`, or else what its card says it was trained on.
+
+    A model whose classes are things and stuff gets a panoptic one.
+    """
     from minivis.data.coco import CocoDetection
     from minivis.data.scenes import Scenes, load_shipped_scenes
 
     source = data or (model.card.get("recipe") or {}).get("data")
     if source is None:
         raise ValueError("the checkpoint does not say what it was trained on: name a folder with --data")
+    transform, stuff = model.image_transform, model.categories.is_thing is not None
     if source == "scenes" and split == "val":
-        return load_shipped_scenes(image_transform=model.image_transform)
+        return load_shipped_scenes(image_transform=transform, stuff=stuff)
     if source == "scenes":
-        return Scenes(split, image_transform=model.image_transform)
-    return CocoDetection(
-        source, split, model.categories, transform=model.image_transform, bad_items=bad_items
-    )
+        return Scenes(split, image_transform=transform, stuff=stuff)
+    return CocoDetection(source, split, model.categories, transform=transform, bad_items=bad_items)
 
 
 def image_ids(paths: list[Path]) -> list[int]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from PIL import Image, ImageColor, ImageDraw, ImageFont
-from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
+from scipy import ndimage
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
@@ -238,7 +238,7 @@ def _neighbours(ids: Int[np.ndarray, "height width"]) -> dict[int, set[int]]:
 
 def _borders(ids: Int[np.ndarray, "height width"], width: int) -> Bool[np.ndarray, "height width"]:
     """A line of about `width` pixels along which segments meet."""
-    return maximum_filter(ids, width + 1) != minimum_filter(ids, width + 1)
+    return ndimage.maximum_filter(ids, width + 1) != ndimage.minimum_filter(ids, width + 1)
 
 
 def _name_segments(
@@ -256,19 +256,27 @@ def _name_segments(
     boxes, centres = [], []
     for segment, (w, h) in zip(sized, _label_sizes(picture, texts), strict=True):
         inside = ids == segment.id
-        boxes.append(Image.fromarray(inside).getbbox())
-        x, y = _middle(inside)
+        (x, y), box = _widest_part(inside)
+        boxes.append(box)
         room = inside[max(0, y - h // 2) : y + h // 2, max(0, x - w // 2) : x + w // 2].mean()
         centres.append((x, y) if room > ROOM or not segment.is_thing else None)
     _draw_labels(picture, boxes, texts, [colour_of[segment.id] for segment in sized], centres)
 
 
-def _middle(inside: Bool[np.ndarray, "height width"]) -> tuple[int, int]:
-    """(x, y) of the pixel that is furthest from all that is not inside: for a C not its centre, but amid its stroke."""
-    step = max(1, max(inside.shape) // 256)  # coarsely is enough
-    depth = distance_transform_edt(np.pad(inside[::step, ::step], 1))[1:-1, 1:-1]
+def _widest_part(inside: Bool[np.ndarray, "height width"]) -> tuple[tuple[int, int], Box]:
+    """Of a mask the (x, y) furthest from all that is not inside, amid a C's stroke, and the box of its part there."""
+    left, top, right, bottom = Image.fromarray(inside).getbbox()
+    whole = inside[top:bottom, left:right]
+    step = max(1, max(whole.shape) // 256)  # of a large segment, coarsely is enough
+    if not whole[::step, ::step].any():
+        step = 1
+    part = whole[::step, ::step]
+    depth = ndimage.distance_transform_edt(np.pad(part, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(depth.argmax(), depth.shape)
-    return int(x) * step, int(y) * step
+    numbers, _ = ndimage.label(part)
+    box = Image.fromarray(numbers == numbers[y, x]).getbbox()
+    middle = (left + step * int(x), top + step * int(y))
+    return middle, tuple(start + step * side for start, side in zip((left, top) * 2, box, strict=True))
 
 
 def _draw_labels(

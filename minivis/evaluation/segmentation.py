@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from minivis.data.items import BadItems, Categories
@@ -144,16 +145,26 @@ def annotations_of(truth: Panoptic, image_id: int, categories: Categories) -> li
     return annotations
 
 
-def instance_results(found: dict[str, Tensor], image_id: int, categories: Categories) -> list[dict[str, Any]]:
+def instance_results(
+    found: dict[str, Tensor], image_id: int, categories: Categories, mask_size: tuple[int, int] | None = None
+) -> list[dict[str, Any]]:
     """What a `Segmenter` found in an image, in COCO's results format, with boxes and masks.
 
-    Labels that are no things are left out: they are no instances.
+    Labels that are no things are left out: they are no instances. With `mask_size`, masks are enlarged to it.
     """
     things = [i for i, label in enumerate(found["labels"].tolist()) if label in categories.things]
     found = {name: values[things] for name, values in found.items()}
     entries = results_of([found], [image_id], categories)
-    masks = found["masks"].cpu().numpy()
-    return [entry | {"segmentation": run_lengths(mask)} for entry, mask in zip(entries, masks, strict=True)]
+    for entry, mask in zip(entries, found["masks"].cpu(), strict=True):
+        mask = mask if mask_size is None else enlarged(mask, mask_size)
+        entry["segmentation"] = run_lengths(mask.numpy())
+    return entries
+
+
+def enlarged(values: Shaped[Tensor, "h w"], size: tuple[int, int]) -> Shaped[Tensor, "height width"]:
+    """A map in another size, by its nearest pixels: values are ids, or yes and no."""
+    rows, columns = (torch.arange(n) * m // n for n, m in zip(size, values.shape, strict=True))
+    return values[rows[:, None], columns]
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:
