@@ -106,7 +106,7 @@ def _own_and_won(
     owner: Int[Tensor, " queries"],
     owners: Int[Tensor, "height width"],
 ) -> tuple[Int[Tensor, " queries"], Int[Tensor, " queries"]]:
-    """Of each segment, at the place of its first mask: the pixels its masks say are theirs, and those of them it wins."""
+    """Of each segment, at its first mask's place: how many pixels its masks claim, and how many of those it wins."""
     own, won = torch.zeros_like(owner), torch.zeros_like(owner)
     for i in owner.unique().tolist():
         claimed = (masks[owner == i] > 0).any(0)
