@@ -61,15 +61,41 @@ def read_coco(path: Path, bad_items: BadItems, masks: bool = False) -> CocoFile:
         CocoFormatError: if the file is not COCO; the message says where, and what was expected.
         BadItemError: at the first broken image or annotation, if `bad_items` says "stop".
     """
-    content = _read_json(path)
-    categories = _read_categories(path, content["categories"])
-    images = _read_images(path, content["images"], bad_items)
+    content = read_json(path)
+    categories = read_categories(path, content["categories"])
+    images = read_images(path, content["images"], bad_items)
+    file_names = names_of_images(content["images"])
     annotations = content["annotations"]
-
-    # First the form of each annotation, one by one; then the values of those well formed, as columns.
     reasons = {}  # place in the file's list → what is wrong
+    file = sound_annotations(path, categories, images, file_names, annotations, reasons, masks)
+    for place in sorted(reasons):
+        bad_items.report(BadItem(_where(path, annotations[place], place, file_names), reasons[place]))
+    return file
+
+
+def sound_annotations(
+    path: Path,
+    categories: list[tuple[int, str]],
+    images: list[dict[str, Any]],
+    file_names: dict[int, str],
+    annotations: list[Any],
+    reasons: dict[int, str],
+    masks: bool = False,
+) -> CocoFile:
+    """Checks all annotations of a file, and gives those that are sound, of the sound images.
+
+    Args:
+        path: the file, for messages.
+        categories: (id, name).
+        images: the sound ones.
+        file_names: of all images in the file, by id.
+        annotations: as in the file.
+        reasons: place in `annotations` → what is wrong with it. What is known already is in it; the rest is added.
+        masks: whether segmentations are checked, and kept.
+    """
+    # First the form of each annotation, one by one; then the values of those well formed, as columns.
     for place, annotation in enumerate(annotations):
-        if (reason := _malformed(annotation)) is not None:
+        if place not in reasons and (reason := _malformed(annotation)) is not None:
             reasons[place] = reason
     places = np.array([place for place in range(len(annotations)) if place not in reasons], dtype=np.int64)
     rows = [annotations[place] for place in places]
@@ -94,18 +120,16 @@ def read_coco(path: Path, bad_items: BadItems, masks: bool = False) -> CocoFile:
     left, top, right, bottom = boxes[:, 0], boxes[:, 1], boxes[:, 0] + boxes[:, 2], boxes[:, 1] + boxes[:, 3]
     overstep = np.maximum.reduce([-left, -top, right - width, bottom - height])
     nothing_inside = (np.minimum(right, width) <= left.clip(0)) | (np.minimum(bottom, height) <= top.clip(0))
-    listed = [image for image in content["images"] if isinstance(image, dict) and _is_id(image.get("id"))]
-    listed_ids = [image["id"] for image in listed]  # those left out too, with all their annotations
     data_ids = [category_id for category_id, _ in categories]
 
     def find(wrong: np.ndarray, describe: Callable[[int], str]) -> None:
         for row in np.flatnonzero(wrong):
             reasons.setdefault(int(places[row]), describe(row))
 
-    find(~np.isin(image_ids, listed_ids), lambda row: "there is no image with this id")
+    find(~np.isin(image_ids, list(file_names)), lambda row: "there is no image with this id")
     find(
         ~np.isin(category_ids, data_ids),
-        lambda row: f"there is no category with the id {category_ids[row]}; there are {_some(data_ids)}",
+        lambda row: f"there is no category with the id {category_ids[row]}; there are {some(data_ids)}",
     )
     find(
         (boxes[:, 2:] <= 0).any(axis=1),
@@ -124,10 +148,6 @@ def read_coco(path: Path, bad_items: BadItems, masks: bool = False) -> CocoFile:
             reason = _wrong_segmentation(rows[row].get("segmentation"), int(height[row]), int(width[row]))
             if reason is not None:
                 reasons.setdefault(int(places[row]), reason)
-
-    file_names = {image["id"]: image.get("file_name", "no file name") for image in listed}
-    for place in sorted(reasons):
-        bad_items.report(BadItem(_where(path, annotations[place], place, file_names), reasons[place]))
 
     good = np.flatnonzero(has_image & ~np.isin(places, list(reasons)))
     good = good[np.argsort(image_of[good], kind="stable")]
@@ -152,7 +172,7 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     return mask_tools.decode(mask_tools.segmToRle(segmentation, width, height)).astype(bool)
 
 
-def _read_json(path: Path) -> dict[str, list[Any]]:
+def read_json(path: Path) -> dict[str, list[Any]]:
     """The file's three lists."""
     collecting = gc.isenabled()
     gc.disable()  # it would look through COCO's millions of new objects again and again: most of the time
@@ -169,7 +189,7 @@ def _read_json(path: Path) -> dict[str, list[Any]]:
         raise CocoFormatError(f"{path} holds a {type(content).__name__}; expected {expected}")
     for key in ("images", "annotations", "categories"):
         if key not in content:
-            has = _some(content) or "nothing"
+            has = some(content) or "nothing"
             raise CocoFormatError(f'{path} has no "{key}" (it has {has}); expected {expected}')
         if not isinstance(content[key], list):
             raise CocoFormatError(f'{path}: "{key}" is a {type(content[key]).__name__}; expected {expected}')
@@ -179,12 +199,12 @@ def _read_json(path: Path) -> dict[str, list[Any]]:
     return content
 
 
-def _read_categories(path: Path, categories: list[Any]) -> list[tuple[int, str]]:
+def read_categories(path: Path, categories: list[Any]) -> list[tuple[int, str]]:
     for place, category in enumerate(categories):
         entry = category if isinstance(category, dict) else {}
-        if not _is_id(entry.get("id")) or not _is_text(entry.get("name")):
+        if not is_id(entry.get("id")) or not is_text(entry.get("name")):
             raise CocoFormatError(
-                f'{path}: number {place} of "categories" is {_short(category)}; '
+                f'{path}: number {place} of "categories" is {short(category)}; '
                 'expected an object with "id" (a whole number) and "name" (text)'
             )
     pairs = [(category["id"], category["name"]) for category in categories]
@@ -195,9 +215,9 @@ def _read_categories(path: Path, categories: list[Any]) -> list[tuple[int, str]]
     return pairs
 
 
-def _read_images(path: Path, images: list[Any], bad_items: BadItems) -> list[dict[str, Any]]:
+def read_images(path: Path, images: list[Any], bad_items: BadItems) -> list[dict[str, Any]]:
     """The images that are sound, and whose id no other image has."""
-    fields = {"id": _is_id, "file_name": _is_text, "width": _is_length, "height": _is_length}
+    fields = {"id": is_id, "file_name": is_text, "width": _is_length, "height": _is_length}
     sound = []
     for place, image in enumerate(images):
         entry = image if isinstance(image, dict) else {}
@@ -206,7 +226,7 @@ def _read_images(path: Path, images: list[Any], bad_items: BadItems) -> list[dic
             sound.append(image)
             continue
         reason = (
-            f'it is {_short(image)}, where {", ".join(wrong)} is missing or wrong; expected "id" (a whole '
+            f'it is {short(image)}, where {", ".join(wrong)} is missing or wrong; expected "id" (a whole '
             'number), "file_name" (text), "width" and "height" (whole numbers of pixels)'
         )
         bad_items.report(BadItem(f'{path}: number {place} of "images"', reason))
@@ -218,7 +238,7 @@ def _read_images(path: Path, images: list[Any], bad_items: BadItems) -> list[dic
     for image_id, names in file_names.items():
         if len(names) > 1:
             reason = (
-                f"{len(names)} images have this id ({_some(names)}): whose the annotations are is not known"
+                f"{len(names)} images have this id ({some(names)}): whose the annotations are is not known"
             )
             bad_items.report(BadItem(f"{path}: image {image_id}", reason))
     kept = [image for image in sound if len(file_names[image["id"]]) == 1]
@@ -227,22 +247,28 @@ def _read_images(path: Path, images: list[Any], bad_items: BadItems) -> list[dic
     return kept
 
 
+def names_of_images(images: list[Any]) -> dict[int, str]:
+    """Image id → file name of all that have an id, those too that are left out (with all their annotations)."""
+    listed = [image for image in images if isinstance(image, dict) and is_id(image.get("id"))]
+    return {image["id"]: image.get("file_name", "no file name") for image in listed}
+
+
 def _malformed(annotation: Any) -> str | None:
     """What is wrong with the form of an annotation; None if nothing is."""
     if not isinstance(annotation, dict):
-        return f"expected an object, got {_short(annotation)}"
+        return f"expected an object, got {short(annotation)}"
     for key in ("id", "image_id", "category_id"):
-        if not _is_id(annotation.get(key)):
-            return f'expected a whole number as "{key}", got {_found(annotation, key)}'
+        if not is_id(annotation.get(key)):
+            return f'expected a whole number as "{key}", got {found(annotation, key)}'
     box = annotation.get("bbox")
     if type(box) is not list or len(box) != 4:
-        return f'expected "bbox" to be [left, top, width, height], got {_found(annotation, "bbox")}'
+        return f'expected "bbox" to be [left, top, width, height], got {found(annotation, "bbox")}'
     if not all(map(_is_finite, box)):
-        return f'expected four finite numbers as "bbox", got {_found(annotation, "bbox")}'
+        return f'expected four finite numbers as "bbox", got {found(annotation, "bbox")}'
     if "area" in annotation and not (_is_finite(annotation["area"]) and annotation["area"] >= 0):
-        return f'expected "area" to be a finite number, at least 0, got {_found(annotation, "area")}'
+        return f'expected "area" to be a finite number, at least 0, got {found(annotation, "area")}'
     if annotation.get("iscrowd", 0) not in (0, 1):
-        return f'expected "iscrowd" to be 0 or 1, got {_found(annotation, "iscrowd")}'
+        return f'expected "iscrowd" to be 0 or 1, got {found(annotation, "iscrowd")}'
     return None
 
 
@@ -250,19 +276,19 @@ def _wrong_segmentation(segmentation: Any, height: int, width: int) -> str | Non
     """What is wrong with a segmentation in an image of this size; None if nothing is."""
     if isinstance(segmentation, dict):
         if segmentation.get("size") != [height, width]:
-            found = _found(segmentation, "size")
-            return f"its mask's size is {found}, its image's (height, width) is {[height, width]}"
+            size = found(segmentation, "size")
+            return f"its mask's size is {size}, its image's (height, width) is {[height, width]}"
         try:
             mask = decode_mask(segmentation, height, width)
         except Exception as error:  # the decoder raises errors of several kinds
             return f"its mask's run lengths cannot be decoded: {error}"
         return None if mask.any() else "its mask has no pixel"
     if not isinstance(segmentation, list) or not segmentation:
-        return f'expected "segmentation" to be polygons or run lengths, got {_short(segmentation)}'
+        return f'expected "segmentation" to be polygons or run lengths, got {short(segmentation)}'
     for polygon in segmentation:
         numbers = polygon if isinstance(polygon, list) and all(map(_is_finite, polygon)) else []
         if len(numbers) < 6 or len(numbers) % 2:
-            return f"expected polygons [x1, y1, x2, y2, x3, y3, ...] of finite numbers, got {_short(polygon)}"
+            return f"expected polygons [x1, y1, x2, y2, x3, y3, ...] of finite numbers, got {short(polygon)}"
         right, bottom = max(numbers[::2]), max(numbers[1::2])
         if min(numbers) < -ROUNDING or right > width + ROUNDING or bottom > height + ROUNDING:
             return f"its polygon is not inside the image, which is {width} × {height} pixels"
@@ -281,21 +307,21 @@ def _where(path: Path, annotation: Any, place: int, file_names: dict[int, str]) 
     entry = annotation if isinstance(annotation, dict) else {}
     parts = []
     if "image_id" in entry:
-        known = _is_id(entry["image_id"]) and entry["image_id"] in file_names
+        known = is_id(entry["image_id"]) and entry["image_id"] in file_names
         parts.append(
-            f"image {_short(entry['image_id'])}" + (f" ({file_names[entry['image_id']]})" if known else "")
+            f"image {short(entry['image_id'])}" + (f" ({file_names[entry['image_id']]})" if known else "")
         )
     parts.append(
-        f"annotation {entry['id']}" if _is_id(entry.get("id")) else f'number {place} of "annotations"'
+        f"annotation {entry['id']}" if is_id(entry.get("id")) else f'number {place} of "annotations"'
     )
     return f"{path}: {', '.join(parts)}"
 
 
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
     return type(value) is int and -(2**63) <= value < 2**63
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     return type(value) is str and value != ""
 
 
@@ -308,15 +334,15 @@ def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and -1e300 < value < 1e300
 
 
-def _found(entry: dict[str, Any], key: str) -> str:
-    return _short(entry[key]) if key in entry else "nothing"
+def found(entry: dict[str, Any], key: str) -> str:
+    return short(entry[key]) if key in entry else "nothing"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _some(values: Iterable[Any]) -> str:
+def some(values: Iterable[Any]) -> str:
     values = list(values)
     return ", ".join(map(str, values[:8])) + (f", and {len(values) - 8} more" if len(values) > 8 else "")

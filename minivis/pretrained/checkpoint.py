@@ -6,7 +6,6 @@ judge it (`recipe`, `seed`, `minivis`, `metrics`, `training`). Nothing is ever u
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 import minivis
+from minivis.data.files import write_atomically
 from minivis.data.items import Categories
 from minivis.detr import DETR, DETRConfig, DETRsegm, PanopticConfig, build_detr, build_panoptic
 from minivis.images import ImageTransform
@@ -188,19 +188,6 @@ def read_json(file: Path) -> Any:
         raise CheckpointError(f"{file} does not exist") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{file} is not JSON: {error}") from error
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Whoever reads `file`, at whatever moment, finds the old content or the new, never a part."""
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        with open(partial, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def json_safe(value: Any) -> Any:
