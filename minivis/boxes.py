@@ -5,13 +5,14 @@ in fractions of the image.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_area, box_convert, box_iou
 
 __all__ = [
     "box_area",
     "box_iou",
+    "boxes_around",
     "cxcywh_to_xyxy",
     "generalized_box_iou",
     "paired_generalized_box_iou",
@@ -25,6 +26,17 @@ def cxcywh_to_xyxy(boxes: Float[Tensor, "*any 4"]) -> Float[Tensor, "*any 4"]:
 
 def xyxy_to_cxcywh(boxes: Float[Tensor, "*any 4"]) -> Float[Tensor, "*any 4"]:
     return box_convert(boxes, "xyxy", "cxcywh")
+
+
+def boxes_around(masks: Bool[Tensor, "*objects height width"]) -> Int[Tensor, "*objects 4"]:
+    """xyxy in pixels around each mask, the far edges not included; W, H, 0, 0 around one without a pixel."""
+    height, width = masks.shape[-2:]
+    ends = []
+    for seen, side in ((masks.any(-2), width), (masks.any(-1), height)):
+        position = torch.arange(side, device=masks.device)
+        ends.append((torch.where(seen, position, side).amin(-1), torch.where(seen, position + 1, 0).amax(-1)))
+    (left, right), (top, bottom) = ends
+    return torch.stack([left, top, right, bottom], dim=-1)
 
 
 def paired_generalized_box_iou(

@@ -1,4 +1,7 @@
-"""Data sets of detection: generated scenes and COCO folders, behind one interface (`DetectionDataset`)."""
+"""Data sets of detection: generated scenes and COCO folders, behind one interface (`DetectionDataset`).
+
+With masks of things and stuff they are a `PanopticDataset`.
+"""
 
 from importlib import import_module
 from typing import Any
@@ -12,6 +15,7 @@ _EXPORTS = {
     "DetectionBatch": "items",
     "DetectionDataset": "items",
     "CocoDetection": "coco",
+    "CocoPanoptic": "coco_panoptic",
     "DetrAugment": "augment",
     "Scenes": "scenes",
     "World": "scenes",

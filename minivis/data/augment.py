@@ -77,7 +77,7 @@ class DetrAugment:
         sample["boxes"] = TF.clamp_bounding_boxes(sample["boxes"])
         changed = {name: value.as_subclass(Tensor) for name, value in sample.items()}
         image = changed.pop("image")
-        return image, _without_vanished({**target, **changed})
+        return image, without_vanished({**target, **changed})
 
 
 def _resize(
@@ -105,7 +105,8 @@ def _change_colours(image: Tensor, strength: float, random: np.random.Generator)
     return image
 
 
-def _without_vanished(target: dict[str, Any]) -> dict[str, Any]:
+def without_vanished(target: dict[str, Any]) -> dict[str, Any]:
+    """A target without the objects whose box has no width or height, or whose mask has no pixel."""
     boxes = target["boxes"]
     left = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     if "masks" in target:

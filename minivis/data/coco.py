@@ -60,6 +60,12 @@ def find_split(folder: Path | str, split: str) -> tuple[Path, Path]:
     for file, pictures in layouts:
         if file.is_file() and pictures.is_dir():
             return file, pictures
+    wanted = " or ".join(f"{file} with the pictures in {pictures}/" for file, pictures in layouts)
+    raise no_split(folder, split, "COCO's format", wanted)
+
+
+def no_split(folder: Path, split: str, form: str, wanted: str) -> FileNotFoundError:
+    """The error that says what was looked for, and what the folder has."""
     if folder.is_dir():
         names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
         found = f"has {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}" if names else "is empty"
@@ -67,58 +73,31 @@ def find_split(folder: Path | str, split: str) -> tuple[Path, Path]:
         found += f", and within them {', '.join(files[:10])}" if files else ""
     else:
         found = "does not exist" if not folder.exists() else "is a file"
-    wanted = " or ".join(f"{file} with the pictures in {pictures}/" for file, pictures in layouts)
-    raise FileNotFoundError(f"no {split!r} split in COCO's format: expected {wanted}; {folder} {found}")
+    return FileNotFoundError(f"no {split!r} split in {form}: expected {wanted}; {folder} {found}")
 
 
-class CocoDetection(Dataset):
-    """A split of a COCO folder: pictures, and the boxes of the objects in them.
+class CocoPictures(Dataset):
+    """What data sets in COCO's formats share: pictures, changed together with their targets, and batches of them.
 
-    Images without objects are kept: they teach what is not an object. Crowds are left out of the targets and
-    stay in `ground_truth()`. What is broken in the annotation file is reported when the data set is made,
-    what is broken in a picture when it is read (see `coco_json` and `pictures` for what counts as broken).
-
-    Args:
-        folder: with one of the two layouts above.
-        split: "train", "val", or the name of another split.
-        categories: what the labels are. "dense": 0..K-1 without gaps, in the order of category ids. "coco":
-            the category ids. A `Categories` (of a checkpoint, or of the training split): its labels and ids,
-            matched by name.
-        augment: None, "paper", or what changes a picture and its target, with the signature of `DetrAugment`.
-        transform: how the model wants its pictures: size and colours; with `augment`, which decides about
-            the size, only the colours.
-        bad_items: "skip" what is broken or "stop" at it, or the registry of a run, which says so.
-        masks: targets have `masks` too, from polygons or run lengths.
-
-    Raises:
-        FileNotFoundError: if the folder has not the layout.
-        CocoFormatError: if the annotation file is not COCO.
-        ValueError: if `categories` lacks a category of the data, by name.
-        BadItemError: if `bad_items` says "stop" and an annotation is broken.
+    A subclass has read the annotation file and says what the target of an image is (`_target`).
     """
 
     def __init__(
         self,
-        folder: Path | str,
-        split: str = "train",
-        categories: str | Categories = "dense",
-        augment: str | Augmentation | None = None,
-        transform: ImageTransform = PAPER_SIZE,
-        bad_items: str | BadItems = "skip",
-        masks: bool = False,
+        file: CocoFile,
+        pictures: Path,
+        categories: Categories,
+        augment: str | Augmentation | None,
+        transform: ImageTransform,
+        bad_items: BadItems,
     ) -> None:
         if isinstance(augment, str) and augment != "paper":
             raise ValueError(f"augment is None, 'paper' or a callable, not {augment!r}")
-        self.bad_items = bad_items if isinstance(bad_items, BadItems) else BadItems(bad_items)
-        annotation_file, self.pictures = find_split(folder, split)
-        self.file: CocoFile = read_coco(annotation_file, self.bad_items, masks)
-        self.categories = _choose_categories(categories, self.file)
+        self.file, self.pictures, self.categories, self.bad_items = file, pictures, categories, bad_items
         self.augment = DetrAugment() if augment == "paper" else augment
         self.image_transform = transform
-        label_of = {
-            category_id: self.categories.label_named(name) for category_id, name in self.file.categories
-        }
-        labels = [label_of[category_id] for category_id in self.file.category_ids.tolist()]
+        label_of = {category_id: categories.label_named(name) for category_id, name in file.categories}
+        labels = [label_of[category_id] for category_id in file.category_ids.tolist()]
         self._labels = np.array(labels, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -143,37 +122,23 @@ class CocoDetection(Dataset):
             return BadItem(f"{path} (image {self.file.image_ids[index]})", reason)
 
         target = self._target(index)
-        if self.augment is not None:
-            image, target = self.augment(image, target, np.random.default_rng([operator.index(seed), index]))
-        else:
-            image, target = self._resize(image, target)
+        if isinstance(target, BadItem):
+            return target
+        random = np.random.default_rng([operator.index(seed), index])
+        image, target = self._as_given(image, target, random)
         height, width = image.shape[-2:]
         boxes = xyxy_to_cxcywh(target["boxes"]) / torch.tensor([width, height, width, height])
         return CocoItem(image, {**target, "boxes": boxes.float()})
 
-    def _target(self, index: int) -> dict[str, Any]:
-        """The objects of image number `index`, with their boxes xyxy in pixels, clipped to the image."""
-        rows = self.file.annotations_of(index)
-        rows = rows[~self.file.crowd[rows]]
-        height, width = self.file.image_sizes[index].tolist()
-        left, top, box_width, box_height = self.file.boxes[rows].T
-        corners = [
-            left.clip(0),
-            top.clip(0),
-            (left + box_width).clip(max=width),
-            (top + box_height).clip(max=height),
-        ]
-        target = {
-            "labels": torch.from_numpy(self._labels[rows]),
-            "boxes": torch.from_numpy(np.stack(corners, axis=1)),
-            "image_id": int(self.file.image_ids[index]),
-            "original_size": (height, width),
-            "annotation_ids": self.file.ids[rows].tolist(),
-        }
-        if self.file.segmentations is not None:
-            masks = [decode_mask(self.file.segmentations[row], height, width) for row in rows]
-            target["masks"] = torch.from_numpy(np.array(masks, dtype=bool).reshape(-1, height, width))
-        return target
+    def _target(self, index: int) -> dict[str, Any] | BadItem:
+        """The objects of image number `index`, with their boxes xyxy in pixels, inside the image."""
+        raise NotImplementedError
+
+    def _as_given(
+        self, image: Tensor, target: dict[str, Any], random: np.random.Generator
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """A picture and its target as a model is given them."""
+        return self._resize(image, target) if self.augment is None else self.augment(image, target, random)
 
     def _resize(self, image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """To the size that the model wants, as `image_transform` does before it normalises."""
@@ -221,7 +186,7 @@ class CocoDetection(Dataset):
             images.append(
                 {"id": image_id, "file_name": file.file_names[index], "height": height, "width": width}
             )
-            rows = file.annotations_of(index)
+            rows = self._true_rows(index)
             columns = (
                 file.ids[rows],
                 self._labels[rows],
@@ -246,12 +211,85 @@ class CocoDetection(Dataset):
         ]
         return {"images": images, "annotations": annotations, "categories": categories}
 
+    def _true_rows(self, index: int) -> np.ndarray:
+        """Which annotations of image number `index` are the ground truth of boxes."""
+        return self.file.annotations_of(index)
 
-def _choose_categories(wanted: str | Categories, file: CocoFile) -> Categories:
+
+class CocoDetection(CocoPictures):
+    """A split of a COCO folder: pictures, and the boxes of the objects in them.
+
+    Images without objects are kept: they teach what is not an object. Crowds are left out of the targets and
+    stay in `ground_truth()`. What is broken in the annotation file is reported when the data set is made,
+    what is broken in a picture when it is read (see `coco_json` and `pictures` for what counts as broken).
+
+    Args:
+        folder: with one of the two layouts above.
+        split: "train", "val", or the name of another split.
+        categories: what the labels are. "dense": 0..K-1 without gaps, in the order of category ids. "coco":
+            the category ids. A `Categories` (of a checkpoint, or of the training split): its labels and ids,
+            matched by name.
+        augment: None, "paper", or what changes a picture and its target, with the signature of `DetrAugment`.
+        transform: how the model wants its pictures: size and colours; with `augment`, which decides about
+            the size, only the colours.
+        bad_items: "skip" what is broken or "stop" at it, or the registry of a run, which says so.
+        masks: targets have `masks` too, from polygons or run lengths.
+
+    Raises:
+        FileNotFoundError: if the folder has not the layout.
+        CocoFormatError: if the annotation file is not COCO.
+        ValueError: if `categories` lacks a category of the data, by name.
+        BadItemError: if `bad_items` says "stop" and an annotation is broken.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        split: str = "train",
+        categories: str | Categories = "dense",
+        augment: str | Augmentation | None = None,
+        transform: ImageTransform = PAPER_SIZE,
+        bad_items: str | BadItems = "skip",
+        masks: bool = False,
+    ) -> None:
+        bad_items = bad_items if isinstance(bad_items, BadItems) else BadItems(bad_items)
+        annotation_file, pictures = find_split(folder, split)
+        file = read_coco(annotation_file, bad_items, masks)
+        super().__init__(file, pictures, choose_categories(categories, file), augment, transform, bad_items)
+
+    def _target(self, index: int) -> dict[str, Any]:
+        """The objects of image number `index`, with their boxes xyxy in pixels, clipped to the image."""
+        rows = self.file.annotations_of(index)
+        rows = rows[~self.file.crowd[rows]]
+        height, width = self.file.image_sizes[index].tolist()
+        left, top, box_width, box_height = self.file.boxes[rows].T
+        corners = [
+            left.clip(0),
+            top.clip(0),
+            (left + box_width).clip(max=width),
+            (top + box_height).clip(max=height),
+        ]
+        target = {
+            "labels": torch.from_numpy(self._labels[rows]),
+            "boxes": torch.from_numpy(np.stack(corners, axis=1)),
+            "image_id": int(self.file.image_ids[index]),
+            "original_size": (height, width),
+            "annotation_ids": self.file.ids[rows].tolist(),
+        }
+        if self.file.segmentations is not None:
+            masks = [decode_mask(self.file.segmentations[row], height, width) for row in rows]
+            target["masks"] = torch.from_numpy(np.array(masks, dtype=bool).reshape(-1, height, width))
+        return target
+
+
+def choose_categories(
+    wanted: str | Categories, file: CocoFile, things: Collection[int] | None = None
+) -> Categories:
+    """The categories that labels stand for; see `CocoDetection`. `things` are the category ids that are no stuff."""
     if wanted == "dense":
-        return Categories.dense(file.categories)
+        return Categories.dense(file.categories, things)
     if wanted == "coco":
-        return Categories.by_id(file.categories)
+        return Categories.by_id(file.categories, things)
     if not isinstance(wanted, Categories):
         raise ValueError(f"categories are 'dense', 'coco' or a Categories, not {wanted!r}")
     known = {

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, Int16, UInt8
 from PIL import Image
 from torch import Tensor
 
+from minivis.boxes import boxes_around
 from minivis.data.world import (
     COLOURS,
     MATERIALS,
@@ -172,10 +173,4 @@ def visible_boxes(
     masks = (
         object_map[:, None] == torch.arange(count, dtype=torch.int16, device=object_map.device)[:, None, None]
     )
-    height, width = object_map.shape[1:]
-    ends = []
-    for seen, side in ((masks.any(2), width), (masks.any(3), height)):
-        position = torch.arange(side, device=masks.device)
-        ends.append((torch.where(seen, position, side).amin(-1), torch.where(seen, position + 1, 0).amax(-1)))
-    (x0, x1), (y0, y1) = ends
-    return torch.stack([x0, y0, x1, y1], dim=-1), masks
+    return boxes_around(masks), masks
