@@ -1394,7 +1394,7 @@ check_dot_product(dot_product)
 #
 # - A backbone turns pixels into a map of $\lceil H_0/s\rceil \times \lceil W_0/s\rceil$ cells. Each *can* see a large square, and really looks
 #   at a small part of it, near its own patch.
-# - With depth, features gain what the task asks for (shape) and lose what it does not (colour).
+# - With depth, features gain what the task asks for (shape); what it does not (colour) can no longer be read off them.
 # - Batch norm makes a picture depend on the others in its batch. DETR freezes it, which needs pretrained averages. From nothing, take group norm,
 #   and mind the padding.
 # - A 1 × 1 convolution is a `Linear` at each cell; flattening gives a sequence of $H \cdot W$ vectors.

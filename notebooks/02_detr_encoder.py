@@ -972,7 +972,7 @@ check_self_attention(self_attention)
 # ### Exercise 3: lay a map on its pixels (10 minutes)
 #
 # Every attention map raises this question: which pixels does token 137 belong to? Tokens run along the rows of the grid. Some models
-# put extra tokens before it (a "class token"). The last cell of a row may reach beyond the picture, and is cut off there.
+# put extra tokens before it (a "class token"). The last cell of a row or of a column may reach beyond the picture, and is cut off there.
 #
 # <details><summary>A hint</summary>
 #
