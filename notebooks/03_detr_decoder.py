@@ -491,7 +491,7 @@ def decode_through(*numbers):
 
 
 routes = [(1,), (1, 2), (1, 2, 3), (1, 2, 3, 3), (1, 2, 3, 3, 3), (1, 3), (2, 3)]
-results = {" ".join(map(str, route)): decode_through(*route) for route in routes}
+results = {"".join(map(str, route)): decode_through(*route) for route in routes}
 assert torch.allclose(results["1"]["pred_logits"], layers[0]["pred_logits"], atol=1e-4)
 
 found = [ap(outputs) for outputs in results.values()]
