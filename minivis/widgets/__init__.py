@@ -8,6 +8,7 @@ from minivis.widgets.feature_explorer import FeatureExplorer
 from minivis.widgets.matching_explorer import MatchingExplorer
 from minivis.widgets.matching_recorder import MatchingRecorder
 from minivis.widgets.matching_replay import MatchingReplay
+from minivis.widgets.panoptic_explorer import PanopticExplorer
 from minivis.widgets.pictures import show
 from minivis.widgets.precision_recall_explorer import PrecisionRecallExplorer
 from minivis.widgets.query_explorer import QueryExplorer
@@ -24,6 +25,7 @@ __all__ = [
     "MatchingExplorer",
     "MatchingRecorder",
     "MatchingReplay",
+    "PanopticExplorer",
     "PrecisionRecallExplorer",
     "QueryExplorer",
     "show",
