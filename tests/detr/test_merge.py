@@ -1,14 +1,11 @@
-"""Merging masks to a panoptic result: who wins a pixel, what stuff is merged, which specks go, and the whole model."""
+"""Merging masks to a panoptic result: who wins a pixel, what stuff is merged, which specks go."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.testing import assert_close
 
-from minivis.detr import PanopticConfig, build_panoptic
 from minivis.detr.merge import VOID, Segment, merge_masks
-from minivis.detr.segments import predict_panoptic
 
 THINGS = {0, 1}  # labels 2 and 3 are stuff
 
@@ -253,73 +250,3 @@ def test_the_order_of_the_queries_does_not_matter(problem):
 
     n = len(labels)
     assert described(ids, segments, range(n)) == described(backwards_ids, backwards, range(n - 1, -1, -1))
-
-
-# The whole model
-
-
-def model_that_is_sure(no_object):
-    """Its queries, much alike in a model that is not trained, are told apart by the class head."""
-    torch.manual_seed(1)
-    config = PanopticConfig(
-        num_classes=4, num_queries=8, backbone="small", backbone_channels=(8, 12, 16, 16), d_model=64, num_heads=8,
-        encoder_layers=1, decoder_layers=1, dim_feedforward=32, dropout=0.0,
-    )  # fmt: skip
-    model = build_panoptic(config).eval()
-    with torch.no_grad():
-        decoded = model.detr.forward_features(pictures((48, 64), (30, 20))).decoded[-1].flatten(0, 1)
-        head = model.detr.class_embed
-        torch.nn.init.normal_(head.weight)
-        head.weight *= 3 / (head(decoded) - head(decoded).mean(0)).std()
-        head.bias.copy_(-head.weight @ decoded.mean(0))
-        head.bias[-1] = no_object
-        head.weight[-1] = 0
-        model.bbox_attention.q_proj.weight *= 3
-        model.mask_head.convs[0].weight[:, 64:] *= 50
-    return model
-
-
-def pictures(*sizes):
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(3, h, w, generator=generator) for h, w in sizes]
-
-
-def test_predictions_of_a_model():
-    model = model_that_is_sure(-50.0)
-    images = pictures((48, 64), (30, 20))
-    results = predict_panoptic(model, images, THINGS)
-    outputs = model(images)
-    scores, labels = outputs["pred_logits"].softmax(-1).max(-1)
-    for i, (height, width) in enumerate([(48, 64), (30, 20)]):
-        full = torch.nn.functional.interpolate(outputs["pred_masks"][i][None], (48, 64), mode="bilinear")[0]
-        kept = (scores[i] > 0.85).nonzero()[:, 0]
-        assert 1 < len(kept) < 8, "some are sure enough, some are not"
-        expected = merge_masks(
-            full[kept, :height, :width].detach(),
-            labels[i, kept],
-            scores[i, kept].detach(),
-            THINGS,
-            kept.tolist(),
-        )
-        assert torch.equal(results[i].segment_ids, expected.segment_ids)
-        assert [s._replace(score=0) for s in results[i].segments] == [
-            s._replace(score=0) for s in expected.segments
-        ]
-        assert_close([s.score for s in results[i].segments], [s.score for s in expected.segments])
-    everything = predict_panoptic(model, images, THINGS, threshold=0.0)
-    assert sum(len(r.segments) for r in everything) >= sum(len(r.segments) for r in results)
-
-
-def test_results_in_the_size_asked_for():
-    model = model_that_is_sure(-50.0)
-    results = predict_panoptic(model, pictures((48, 64), (30, 20)), THINGS, [(96, 128), (15, 10)])
-    assert [tuple(r.segment_ids.shape) for r in results] == [(96, 128), (15, 10)]
-    with pytest.raises(ValueError, match="sizes of 2 images, got 1"):
-        predict_panoptic(model, pictures((48, 64), (30, 20)), THINGS, [(96, 128)])
-
-
-def test_a_model_that_finds_nothing():
-    (result,) = predict_panoptic(model_that_is_sure(50.0), pictures((48, 64)), THINGS)
-    assert (
-        (result.segment_ids == VOID).all() and result.segment_ids.shape == (48, 64) and result.segments == []
-    )
