@@ -41,6 +41,7 @@ class CocoPanoptic(CocoPictures):
         augment: see `CocoDetection`.
         transform: see `CocoDetection`.
         bad_items: "skip" what is broken or "stop" at it, or the registry of a run, which says so.
+        masks: targets have `masks`; without, they are much less to move.
 
     Raises:
         FileNotFoundError: if the folder has not the layout.
@@ -59,12 +60,14 @@ class CocoPanoptic(CocoPictures):
         augment: str | Augmentation | None = None,
         transform: ImageTransform = PAPER_SIZE,
         bad_items: str | BadItems = "skip",
+        masks: bool = True,
     ) -> None:
         bad_items = bad_items if isinstance(bad_items, BadItems) else BadItems(bad_items)
         json_file, pictures, self.maps = find_panoptic_split(folder, split)
         file = read_panoptic(json_file, bad_items)
         chosen = with_things(choose_categories(categories, file, file.things), file)
         super().__init__(file, pictures, chosen, augment, transform, bad_items)
+        self.masks = masks
         self._index_of = {image_id: index for index, image_id in enumerate(file.image_ids.tolist())}
 
     def _map(self, index: int) -> Int[np.ndarray, "height width"]:
@@ -116,7 +119,10 @@ class CocoPanoptic(CocoPictures):
         """Resizing and cutting may leave less of a segment, or nothing: its box is around what is left."""
         image, target = super()._as_given(image, target, random)
         target = without_vanished(target)
-        return image, {**target, "boxes": boxes_around(target["masks"]).double()}
+        target["boxes"] = boxes_around(target["masks"]).double()
+        if not self.masks:
+            del target["masks"]
+        return image, target
 
     def truth(self, target: dict[str, Any]) -> Panoptic:
         """The segments of an image in its original size, with crowds, read from the PNG.

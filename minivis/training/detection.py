@@ -10,10 +10,10 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from minivis.data.augment import DetrAugment
-from minivis.data.coco import CocoDetection
+from minivis.data.coco import CocoDetection, CocoPictures
 from minivis.data.items import BadItems, DetectionBatch, DetectionDataset
-from minivis.data.scenes import Scenes
-from minivis.detr import DETR, DETRsegm, HungarianMatcher, SetCriterion, build_detr
+from minivis.data.scenes import Scenes, Split
+from minivis.detr import DETR, DETRConfig, DETRsegm, HungarianMatcher, SetCriterion, build_detr
 from minivis.detr.criterion import Normalisers
 from minivis.evaluation.detection import evaluate_detection
 from minivis.images import ImageTransform
@@ -84,7 +84,7 @@ class DetectionTask:
         recipe = self.recipe
         evaluated = recipe.eval_every is not None
         if self.endless:
-            return Scenes("train"), Scenes("val", size=recipe.eval_images) if evaluated else None
+            return self._scenes("train"), self._scenes("val", recipe.eval_images) if evaluated else None
         transform = self.initial.image_transform if self.initial else ImageTransform()
         if recipe.shortest_edge is not None:
             transform = dataclasses.replace(
@@ -94,17 +94,23 @@ class DetectionTask:
         augment = None
         if recipe.augment == "paper":  # its lengths in pixels belong to a short side of 800
             augment = DetrAugment(colour=recipe.colour).scaled((recipe.shortest_edge or 800) / 800)
-        train = CocoDetection(recipe.data, "train", recipe.categories, augment, **options)
+        train = self._folder("train", categories=recipe.categories, augment=augment, **options)
         if not len(train.file.ids) and self.bad_items.count:
             raise ValueError(f"no annotation of {train.file.path} can be used. {self.bad_items.summary()}")
         if not evaluated:
             return train, None
         try:
-            return train, CocoDetection(recipe.data, "val", train.categories, **options)
+            return train, self._folder("val", categories=train.categories, **options)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}. (--set eval_every=none trains without)") from None
 
-    def build_model(self) -> DETR:
+    def _scenes(self, split: Split, size: int | None = None) -> DetectionDataset:
+        return Scenes(split, size=size)
+
+    def _folder(self, split: str, **options: Any) -> CocoPictures:
+        return CocoDetection(self.recipe.data, split, **options)
+
+    def build_model(self) -> DETR | DETRsegm:
         """A model for the data's classes, with what fits of the checkpoint's weights.
 
         Raises:
@@ -122,7 +128,7 @@ class DetectionTask:
 
     def _build_detector(self) -> DETR:
         recipe, initial = self.recipe, self.initial
-        config = initial.config if initial else recipe.model
+        config = initial.config if initial else self._detector_config()
         config = dataclasses.replace(
             config,
             num_classes=len(self.dataset.categories),
@@ -137,6 +143,10 @@ class DetectionTask:
             adopt_weights(model, initial, same_classes=initial.categories == self.dataset.categories)
         model.checkpoint_backbone = recipe.checkpoint_activations
         return model
+
+    def _detector_config(self) -> DETRConfig:
+        """Of a detector that no checkpoint describes."""
+        return self.recipe.model
 
     def _num_queries(self, of_model: int) -> int:
         """As the recipe says; but where a picture has more objects than a checkpoint has queries, twice as many."""

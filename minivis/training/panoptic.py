@@ -4,10 +4,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from minivis.data.coco_panoptic import CocoPanoptic
 from minivis.data.items import DetectionBatch
 from minivis.data.panoptic import PanopticDataset
-from minivis.data.scenes import Scenes
-from minivis.detr import DETR, DETRsegm
+from minivis.data.scenes import Scenes, Split
+from minivis.detr import DETR, DETRConfig, DETRsegm
 from minivis.detr.criterion import Matched
 from minivis.evaluation.segmentation import evaluate_panoptic
 from minivis.pretrained import load
@@ -39,18 +40,25 @@ class PanopticTask(DetectionTask):
             )
 
     def _load(self, name: str) -> DETR:
-        model = load(name)
+        try:
+            model = load(name)
+        except FileNotFoundError as error:
+            if self.recipe.stage != "masks":
+                raise
+            raise FileNotFoundError(
+                f"{error}. Masks alone are learned on top of a detector of the same things and stuff: train it first, "
+                "as minivis train panoptic-r50-coco-boxes does, or name one with --from"
+            ) from None
         if not isinstance(model, DETRsegm):
             return model
         self.masks_of = model
         return detector_of(model)
 
-    def _data(self) -> tuple[PanopticDataset, PanopticDataset | None]:
-        recipe = self.recipe
-        evaluated = recipe.eval_every is not None
-        return Scenes("train", stuff=True), Scenes(
-            "val", size=recipe.eval_images, stuff=True
-        ) if evaluated else None
+    def _scenes(self, split: Split, size: int | None = None) -> PanopticDataset:
+        return Scenes(split, size=size, stuff=True)
+
+    def _folder(self, split: str, **options: Any) -> CocoPanoptic:
+        return CocoPanoptic(self.recipe.data, split, masks=self.recipe.stage != "boxes", **options)
 
     def weights(self) -> dict[str, float]:
         recipe = self.recipe
@@ -62,6 +70,9 @@ class PanopticTask(DetectionTask):
                 return of_masks
             case "joint":
                 return super().weights() | of_masks
+
+    def _detector_config(self) -> DETRConfig:
+        return self.recipe.model.detr
 
     def _build_detector(self) -> DETR | DETRsegm:
         detr, recipe = super()._build_detector(), self.recipe

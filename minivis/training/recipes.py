@@ -209,6 +209,23 @@ class PanopticRecipe(DetrRecipe):
 
 COCO_STEPS_PER_EPOCH = 118_287 // 64
 
+# What the paper's ResNet-50 models have in common on COCO (section 4, appendix A.4).
+PAPERS_ON_COCO: dict[str, Any] = {
+    "data": None,
+    "categories": "coco",
+    "augment": "paper",
+    "shortest_edge": 800,
+    "longest_edge": 1333,
+    "batch_size": 64,
+    "lr": 1e-4,
+    "backbone_lr": 1e-5,
+    "clip_norm": 0.1,
+    "schedule": "step",
+    "workers": 8,
+    "eval_every": COCO_STEPS_PER_EPOCH * 5,
+    "save_every": 1000,
+}
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -235,23 +252,11 @@ RECIPES: dict[str, Recipe] = {
             name="detr-r50-coco",
             about="The paper's ResNet-50 DETR on COCO for 300 epochs, from ImageNet weights.",
             estimate="estimate: 3 days on 16 V100 (as the paper says), about a week on 8 A100 in float32",
-            data=None,
             model=DETRConfig(),
             initial="imagenet",
-            categories="coco",
-            augment="paper",
-            shortest_edge=800,
-            longest_edge=1333,
             steps=300 * COCO_STEPS_PER_EPOCH,
-            batch_size=64,
-            lr=1e-4,
-            backbone_lr=1e-5,
-            clip_norm=0.1,
-            schedule="step",
             drop_at=200 * COCO_STEPS_PER_EPOCH,
-            workers=8,
-            eval_every=COCO_STEPS_PER_EPOCH * 5,
-            save_every=1000,
+            **PAPERS_ON_COCO,
         ),
         DetrRecipe(
             name="detr-finetune",
@@ -321,6 +326,29 @@ RECIPES: dict[str, Recipe] = {
             class_weight=4.0,
             eval_every=1500,
             save_every=250,
+        ),
+        # Labels are class numbers, which end at 200; the paper's code counts 250, of which the last 49 are no class's.
+        PanopticRecipe(
+            name="panoptic-r50-coco-boxes",
+            about="Stage 1 of the paper's panoptic model: boxes of COCO's things and stuff, from ImageNet weights.",
+            estimate="estimate: as detr-r50-coco, about a week on 8 A100 in float32",
+            model=PanopticConfig(num_classes=201),
+            initial="imagenet",
+            stage="boxes",
+            steps=300 * COCO_STEPS_PER_EPOCH,
+            drop_at=200 * COCO_STEPS_PER_EPOCH,
+            **PAPERS_ON_COCO,
+        ),
+        PanopticRecipe(
+            name="panoptic-r50-coco",
+            about="Stage 2 of the paper's panoptic model: 25 epochs of masks alone, on the detector of stage 1.",
+            estimate="estimate: about a day on 8 A100 in float32",
+            model=PanopticConfig(num_classes=201),
+            initial="./runs/panoptic-r50-coco-boxes",  # where stage 1 is, unless --out named another folder
+            stage="masks",
+            steps=25 * COCO_STEPS_PER_EPOCH,
+            drop_at=15 * COCO_STEPS_PER_EPOCH,
+            **PAPERS_ON_COCO,
         ),
     )
 }

@@ -182,9 +182,8 @@ def test_the_ground_truth_has_things_and_crowds_with_the_boxes_of_the_json(panop
         (12, 3, [0, 0, 12.5, 10], 99.5, 0),
     ]  # fmt: skip
     ids = [annotation["id"] for annotation in truth["annotations"]]
-    assert len(set(ids)) == 4 and min(ids) > 0, (
-        "segment ids are unique in their image only; COCO's tools take 0 for none"
-    )
+    assert len(set(ids)) == 4, "segment ids are unique in their image only"
+    assert min(ids) > 0, "COCO's tools take 0 for none"
     assert truth["categories"] == [{"id": c["id"], "name": c["name"]} for c in CATEGORIES]
     assert [image["id"] for image in dataset.ground_truth([12])["images"]] == [12]
     json.dumps(truth)
@@ -279,14 +278,10 @@ def test_a_broken_segment_is_named_and_becomes_void(panoptic, fields, reason, ca
 
 
 def test_segments_that_share_an_id_are_all_left_out(panoptic):
-    panoptic.content["annotations"][0]["segments_info"][2]["id"] = (
-        SKY  # whose are the sky's pixels, and whose the dog's?
-    )
+    segments = segments_of_first(panoptic)
+    segments[2]["id"] = SKY  # whose are its pixels, the sky's or the dog's?
+    del segments[3], segments[1]
     Image.fromarray(png_of_ids(np.full((40, 60), SKY))).save(panoptic.maps / "11.png")
-    del (
-        panoptic.content["annotations"][0]["segments_info"][3],
-        panoptic.content["annotations"][0]["segments_info"][1],
-    )
     dataset = load(panoptic)
     said = only_bad_item(dataset)  # the same words for both, so it is said once
     assert f"segment {SKY}: 2 segments of the image have this id" in said
@@ -427,25 +422,43 @@ def cut_short(panoptic):
     os.truncate(panoptic.maps / "11.png", 2000)
 
 
+def of_mode(mode, **options):
+    return lambda panoptic: save_map(panoptic, Image.new(mode, (60, 40)), **options)
+
+
+def map_file(panoptic):
+    return panoptic.maps / "11.png"
+
+
+NOT_IN_PNG, NOT_IN_JSON = (
+    "listed in the JSON, but without a pixel in the PNG",
+    "in the PNG, but not listed in the JSON",
+)
+ALL = f"segments {CAT}, {SKY}, {DOG}, {CROWD}"
 DISAGREEING = {
-    "listed, no pixel": (without_the_dogs_pixels, f"segment {DOG} listed in the JSON, but without a pixel in the PNG"),
+    "listed, no pixel": (without_the_dogs_pixels, f"segment {DOG} {NOT_IN_PNG}"),
     "pixels, not listed": (
-        lambda panoptic: segments_of_first(panoptic).pop(1), f"segment {CAT} in the PNG, but not listed in the JSON"),
-    "both": (lambda panoptic: segments_of_first(panoptic)[1].update(id=9),
-             f"segment 9 listed in the JSON, but without a pixel in the PNG; segment {CAT} in the PNG, but not"),
-    "void only, but segments": (wholly_void, f"segments {CAT}, {SKY}, {DOG}, {CROWD} listed in the JSON, but without"),
-    "not listed at all": (lambda panoptic: segments_of_first(panoptic).clear(), f"segments {CAT}, {SKY}, {DOG}, {CROWD} in"),
-    "another size": (lambda panoptic: save_map(panoptic, Image.new("RGB", (40, 60))),
-                     "the map of segments is 40 × 60 pixels, the image by the JSON 60 × 40"),
-    "grey": (lambda panoptic: save_map(panoptic, Image.new("L", (60, 40))), "PNG of mode L, expected a PNG of mode RGB"),
-    "transparent": (lambda panoptic: save_map(panoptic, Image.new("RGBA", (60, 40))), "mode RGBA, expected"),
-    "palette": (lambda panoptic: save_map(panoptic, Image.new("P", (60, 40))), "mode P, expected"),
-    "JPEG, whose colours are not exact": (
-        lambda panoptic: save_map(panoptic, Image.new("RGB", (60, 40)), format="JPEG"), "is a JPEG of mode RGB, expected a PNG"),
-    "missing": (lambda panoptic: (panoptic.maps / "11.png").unlink(), "there is no such file (the map of segments)"),
-    "empty": (lambda panoptic: (panoptic.maps / "11.png").write_bytes(b""), "the map of segments cannot be read"),
+        lambda panoptic: segments_of_first(panoptic).pop(1),
+        f"segment {CAT} {NOT_IN_JSON}",
+    ),
+    "both": (
+        lambda panoptic: segments_of_first(panoptic)[1].update(id=9),
+        f"segment 9 {NOT_IN_PNG}; segment {CAT} {NOT_IN_JSON}",
+    ),
+    "void only, but segments": (wholly_void, f"{ALL} {NOT_IN_PNG}"),
+    "not listed at all": (lambda panoptic: segments_of_first(panoptic).clear(), f"{ALL} {NOT_IN_JSON}"),
+    "another size": (
+        lambda panoptic: save_map(panoptic, Image.new("RGB", (40, 60))),
+        "the map of segments is 40 × 60 pixels, the image by the JSON 60 × 40",
+    ),
+    "grey": (of_mode("L"), "the map of segments is a PNG of mode L, expected a PNG of mode RGB"),
+    "transparent": (of_mode("RGBA"), "mode RGBA, expected"),
+    "palette": (of_mode("P"), "mode P, expected"),
+    "colours are not exact": (of_mode("RGB", format="JPEG"), "is a JPEG of mode RGB, expected a PNG"),
+    "missing": (lambda panoptic: map_file(panoptic).unlink(), "there is no such file (the map of segments)"),
+    "empty": (lambda panoptic: map_file(panoptic).write_bytes(b""), "the map of segments cannot be read"),
     "truncated": (cut_short, "the map of segments cannot be read"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("spoil, reason", DISAGREEING.values(), ids=DISAGREEING.keys())
@@ -489,6 +502,12 @@ def test_augmentation_takes_masks_along(panoptic):
         again = pickle.loads(pickle.dumps(dataset))[(0, seed)]
         assert torch.equal(again.image, image) and torch.equal(again.target["masks"], target["masks"])
     assert len(sizes) > 3
+
+
+def test_masks_may_be_left_out_once_boxes_are_around_them(panoptic):
+    for augment in (None, DetrAugment().scaled(0.05)):
+        full, boxes = load(panoptic, augment=augment)[0], load(panoptic, augment=augment, masks=False)[0]
+        assert "masks" not in boxes.target and torch.equal(boxes.target["boxes"], full.target["boxes"])
 
 
 def test_a_segment_of_which_nothing_is_left_at_the_models_size_is_left_out(panoptic):
@@ -593,8 +612,7 @@ def test_any_map_is_read_back_as_it_was_written(tmp_path_factory, data):
 def test_what_was_predicted_has_scores(tmp_path):
     ids = torch.tensor([[1, 1, 2]])
     found = Panoptic(ids, [Segment(1, 0, True, 0.75, (3,)), Segment(2, 2, False)])
-    for file_name in ("b.jpg", "b.png"):  # pictures whose PNGs would have the same name
-        assert file_name
+    # Two pictures whose PNGs would have the same name.
     file = write_panoptic(tmp_path, "found", [("b.jpg", 1, found), ("b.png", 2, found)], KINDS)
     content = json.loads(file.read_text())
     assert [entry["file_name"] for entry in content["annotations"]] == ["b.png", "b-2.png"]
