@@ -6,7 +6,8 @@ import logging
 import math
 import os
 import sys
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -142,7 +143,9 @@ def predict(
     (`segmentation`). That one's maps, as they are drawn, are in panoptic.json and panoptic/, in COCO's panoptic format.
     """
     import minivis
+    from minivis.data.panoptic_json import write_panoptic
     from minivis.data.pictures import open_picture
+    from minivis.detr import DETRsegm
     from minivis.evaluation.prediction import see
     from minivis.images import fitted_size
 
@@ -152,31 +155,37 @@ def predict(
         # Such a model takes pictures as they are; of a photograph of 12 megapixels that would be minutes.
         transform = dataclasses.replace(transform, longest_edge=LARGEST_PICTURE)
     out.mkdir(parents=True, exist_ok=True)
-    results, maps, unread = [], {}, 0
+    results, unread = [], []
     taken = {path.resolve() for path in images}  # what lies in `out` already is not drawn over
-    for path, image_id in zip(images, image_ids(images), strict=True):
-        try:
-            picture = open_picture(path)
-        except (OSError, ValueError) as error:
-            reason = "there is no such file" if isinstance(error, FileNotFoundError) else error
-            typer.echo(f"minivis: {path}: {reason}", err=True)
-            unread += 1
-            continue
-        if model.image_transform.longest_edge is None and max(picture.size) > (
-            transform.longest_edge or math.inf
-        ):
-            note = f"seen at {LARGEST_PICTURE} pixels on its long side, since the model names no size"
-            typer.echo(f"minivis: {path} is {picture.width} × {picture.height}: {note}", err=True)
-        map_size = fitted_size(picture.height, picture.width, None, LARGEST_PICTURE)
-        seen = see(model, picture, transform(picture), image_id, threshold, map_size)
-        results += [{**entry, "file_name": str(path)} for entry in seen.results]
-        if seen.panoptic is not None:
-            maps[image_id] = seen.panoptic
-        target = free_path(out / f"{path.stem}.png", taken)
-        taken.add(target.resolve())
-        seen.drawing.save(target)
-        counts = ", ".join(f"{n} {model.class_names[label]}" for label, n in Counter(seen.labels).items())
-        typer.echo(f"{path} → {target}: {counts or 'nothing'}")
+
+    def look() -> Iterator[tuple[str, int, Any]]:
+        """Picture by picture: its file, its id, and its panoptic map or None."""
+        for path, image_id in zip(images, image_ids(images), strict=True):
+            try:
+                picture = open_picture(path)
+            except (OSError, ValueError) as error:
+                reason = "there is no such file" if isinstance(error, FileNotFoundError) else error
+                typer.echo(f"minivis: {path}: {reason}", err=True)
+                unread.append(path)
+                continue
+            longest = transform.longest_edge or math.inf
+            if model.image_transform.longest_edge is None and max(picture.size) > longest:
+                note = f"seen at {LARGEST_PICTURE} pixels on its long side, since the model names no size"
+                typer.echo(f"minivis: {path} is {picture.width} × {picture.height}: {note}", err=True)
+            map_size = fitted_size(picture.height, picture.width, None, LARGEST_PICTURE)
+            seen = see(model, picture, transform(picture), image_id, threshold, map_size)
+            results.extend({**entry, "file_name": str(path)} for entry in seen.results)
+            target = free_path(out / f"{path.stem}.png", taken)
+            taken.add(target.resolve())
+            seen.drawing.save(target)
+            counts = ", ".join(f"{n} {model.class_names[label]}" for label, n in Counter(seen.labels).items())
+            typer.echo(f"{path} → {target}: {counts or 'nothing'}")
+            yield str(path), image_id, seen.panoptic
+
+    if isinstance(model, DETRsegm):
+        write_panoptic(out, "panoptic", look(), model.categories)
+    else:
+        deque(look(), maxlen=0)
     (out / "predictions.json").write_text(json.dumps(results))
     if unread:
         raise typer.Exit(2)
@@ -240,10 +249,12 @@ def experiment(
 def evaluation_data(model: Any, data: Path | None, split: str, bad_items: Any) -> Any:
     """The data set that a model is evaluated on: `data`, or else what its card says it was trained on.
 
-    A model whose classes are things and stuff gets a panoptic one.
+    A model that has masks, or whose classes are things and stuff, gets a panoptic one.
     """
     from minivis.data.coco import CocoDetection
+    from minivis.data.coco_panoptic import CocoPanoptic
     from minivis.data.scenes import Scenes, load_shipped_scenes
+    from minivis.detr import DETRsegm
 
     source = data or (model.card.get("recipe") or {}).get("data")
     if source is None:
@@ -253,7 +264,8 @@ def evaluation_data(model: Any, data: Path | None, split: str, bad_items: Any) -
         return load_shipped_scenes(image_transform=transform, stuff=stuff)
     if source == "scenes":
         return Scenes(split, image_transform=transform, stuff=stuff)
-    return CocoDetection(source, split, model.categories, transform=transform, bad_items=bad_items)
+    kind = CocoPanoptic if stuff or isinstance(model, DETRsegm) else CocoDetection
+    return kind(source, split, model.categories, transform=transform, bad_items=bad_items)
 
 
 def image_ids(paths: list[Path]) -> list[int]:
@@ -285,7 +297,7 @@ def table(metrics: dict[str, Any]) -> str:
             lines += [name, *(f"  {line}" for line in table(value).splitlines())]
         else:
             number = f"{value:.4f}" if isinstance(value, float) else str(value)
-            lines.append(f"{name:12} {'–' if value is None or value != value else number}")
+            lines.append(f"{name:14} {'–' if value is None or value != value else number}")
     return "".join(line + "\n" for line in lines)
 
 

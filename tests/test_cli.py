@@ -369,3 +369,87 @@ def test_a_run_folder_that_cannot_be_one(tmp_path, capsys):
     (tmp_path / "run" / "recipe.json").write_text("{")
     assert minivis("train", "detr-mini", "--out", tmp_path / "run", "--resume", "--cpu") == 2
     assert "recipe.json is not JSON" in capsys.readouterr().err
+
+
+# Panoptic models
+
+
+@pytest.fixture(scope="module")
+def panoptic(tmp_path_factory):
+    """A checkpoint with masks, as a training on scenes leaves it, of weights that are not trained."""
+    import torch
+
+    from minivis.data import Scenes
+    from minivis.detr import PanopticConfig, build_panoptic
+    from minivis.pretrained import save_checkpoint
+
+    scenes = Scenes("val", stuff=True)
+    torch.manual_seed(0)
+    config = PanopticConfig(
+        num_classes=10, num_queries=6, backbone="small", backbone_norm="group", backbone_channels=(8, 8, 8, 16),
+        d_model=64, num_heads=8, encoder_layers=1, decoder_layers=1, dim_feedforward=16,
+    )  # fmt: skip
+    card = {"categories": scenes.categories.to_dict(), "image_transform": scenes.image_transform.to_dict()}
+    folder = tmp_path_factory.mktemp("cli") / "panoptic"
+    return save_checkpoint(build_panoptic(config), folder, card | {"recipe": {"data": "scenes"}})
+
+
+def test_eval_of_a_panoptic_model_gives_pq_and_ap(panoptic, capsys):
+    assert minivis("eval", panoptic, "--split", "novel", "--json", "--cpu", "--batch-size", 100) == 0
+    metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert metrics["images"] == 500
+    assert metrics["PQ_by_class"].keys() >= {"circle", "ring", "grass", "water"}
+    for name in ("PQ", "SQ", "RQ", "PQ_things", "PQ_stuff", "AP", "mask_AP"):
+        assert 0 <= metrics[name] <= 1, name
+
+
+def test_eval_of_a_panoptic_model_on_a_folder(panoptic, tmp_path, capsys):
+    """Scenes, written in COCO's panoptic format."""
+    from minivis.data import Scenes
+    from minivis.data.panoptic_json import write_panoptic
+
+    data, scenes = tmp_path / "data" / "val", Scenes("val", size=3, stuff=True)
+    batch = scenes.prepare(scenes.collate([scenes[i] for i in range(3)]))
+    data.mkdir(parents=True)
+    for i in range(3):
+        scenes.scene_image(i).save(data / f"{i + 1}.png")
+    maps = [(f"{i + 1}.png", i + 1, scenes.truth(target)) for i, target in enumerate(batch.targets)]
+    write_panoptic(data, "panoptic", maps, scenes.categories)
+    (data / "2.png").unlink()
+    assert minivis("eval", panoptic, "--data", tmp_path / "data", "--json", "--cpu") == 0
+    shown = capsys.readouterr()
+    metrics = json.loads(shown.out.splitlines()[-1])
+    assert metrics["images"] == 2 and "1 bad item skipped:" in shown.err and "2.png" in shown.err
+    assert 0 <= metrics["PQ"] <= 1
+    assert minivis("eval", panoptic, "--data", tmp_path / "data", "--bad-items", "stop", "--cpu") == 2
+
+
+def test_predict_of_a_panoptic_model_writes_maps_and_masks(panoptic, folder, tmp_path, capsys, monkeypatch):
+    from faster_coco_eval.core import mask as coco_mask
+
+    from minivis.data.panoptic_json import ids_of_png
+
+    monkeypatch.setattr("minivis.cli.LARGEST_PICTURE", 64)
+    Image.new("RGB", (200, 100), "gray").save(tmp_path / "7.png")
+    pictures = [folder / "val" / "0001.png", tmp_path / "7.png"]
+    out = tmp_path / "seen"
+    assert minivis("predict", panoptic, *pictures, "--out", out, "--threshold", 0, "--cpu") == 0
+    told = {
+        entry["image_id"]: entry for entry in json.loads((out / "panoptic.json").read_text())["annotations"]
+    }
+    assert told.keys() == {1, 7}
+    for image_id, (width, height) in ((1, (60, 40)), (7, (200, 100))):
+        ids = ids_of_png(np.asarray(Image.open(out / "panoptic" / told[image_id]["file_name"])))
+        assert ids.shape == (height, width)
+        infos = told[image_id]["segments_info"]
+        assert {info["id"] for info in infos} == set(np.unique(ids).tolist()) - {0}
+        assert all(info["area"] == (ids == info["id"]).sum() for info in infos)
+    results = json.loads((out / "predictions.json").read_text())
+    for entry in results:
+        assert {"image_id", "category_id", "bbox", "score", "segmentation", "file_name"} == entry.keys()
+        size = {1: [40, 60], 7: [100, 200]}[entry["image_id"]]
+        assert (
+            entry["segmentation"]["size"] == size
+            and list(coco_mask.decode(entry["segmentation"]).shape) == size
+        )
+    assert Image.open(out / "0001.png").size == (540, 360) and Image.open(out / "7.png").width >= 400

@@ -1,6 +1,7 @@
 """A panoptic model on a data set: panoptic quality, and average precision of boxes and of masks."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,13 @@ def evaluate_panoptic(
 
 
 def check_classes(model: nn.Module, categories: Categories) -> None:
-    """Raises a ValueError if a model's labels mean something else than a data set's: maps are compared by label."""
+    """Raises a ValueError if a model's labels mean something else than a data set's: maps are compared by label.
+
+    A model may leave it to the data what is stuff.
+    """
     own = labels_of(model, categories)
+    if own.is_thing is None and len(own) == len(categories):
+        own = replace(own, is_thing=categories.is_thing)
     if own == categories:
         return
     for label in range(max(len(own), len(categories))):

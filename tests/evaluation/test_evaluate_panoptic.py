@@ -229,14 +229,16 @@ def test_a_model_with_other_classes_is_refused():
         "label 1 is category 7 'owl', a thing, for the model and no category in": (
             ("dog", "owl", *names[2:]), (1, 7, *ids[2:]), things
         ),
-        "label 3 is category 8 'grass', a thing, for the model and category 8 'grass', stuff, in": (names, ids, None),
+        "label 3 is category 8 'grass', a thing, for the model and category 8 'grass', stuff, in": (
+            names, ids, (True,) * 5
+        ),
         "label 4 is no category for the model and category 9 'sky', stuff, in": (names[:4], ids[:4], things[:4]),
     }  # fmt: skip
     for message, categories in others.items():
         model.categories = Categories(*categories)
         with pytest.raises(ValueError, match=message):
             evaluate_panoptic(model, dataset, progress=False)
-    model.categories = CATEGORIES
+    model.categories = Categories(names, ids)  # says nothing of things and stuff
     assert evaluate_panoptic(model, dataset, progress=False)["PQ"] == 1
 
 
