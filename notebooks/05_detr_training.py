@@ -905,7 +905,7 @@ assert largest["DETR"]["encoder"] > largest["DETR"]["backbone"]
 assert largest["convolutions"]["the rest"] > largest["convolutions"]["tower"]
 
 # %% [markdown]
-# At 64 pixels both need little. Then each grows in a place of its own. **DETR's encoder** takes about ten times as long after the last doubling of the side (sixteen would be
+# At 64 pixels both need little. Then each grows in a place of its own. **DETR's encoder** takes ten to fifteen times as long after the last doubling of the side (sixteen would be
 # quadratic in the cells, four linear): on a map this fine the document is right, and the encoder does take most of the time. **NMS** grows as well, since it compares boxes with boxes;
 # a threshold on the scores before it, which real detectors have, makes it cheap again. The decoder hardly grows: 10 queries stay 10 queries.
 #
