@@ -10,7 +10,9 @@ function paintShares(canvas, picture, shares, [rows, columns]) {
   small.getContext("2d").putImageData(ink, 0, 0);
   context.imageSmoothingEnabled = true;
   context.clearRect(0, 0, canvas.width, canvas.height);
+  context.filter = "grayscale(1)"; // no colour but the light's
   if (picture) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  context.filter = "none";
   context.fillStyle = DIM;
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingEnabled = false;
@@ -71,7 +73,7 @@ export function fateOf(place, { scene, merged, score, overlap }) {
   const segment = segments.find(({ owner }) => owner === group);
   if (!segment?.places.includes(place)) return { kind: "beaten", short: "wins nothing", long: `No pixel of its own: others are surer everywhere${segment ? ", some of them of the same stuff" : ""}.` };
   let long = `${others.length ? `One segment with quer${others.length > 1 ? "ies" : "y"} ${others.join(", ")}` : "Its segment"}: `
-    + `${segment.pixels} pixels; wins ${share} of ${own} of its own.`;
+    + `${segment.pixels} pixels; wins ${share} of the ${own} that it says are its own.`;
   const pair = quality?.pairs.find(({ found }) => found === segment.id);
   if (quality) long += pair ? ` Right, with an IoU of ${pair.iou.toFixed(2)}.` : quality.wrong.includes(segment.id) ? " Wrong: no true segment of its class overlaps it enough." : "";
   return { kind: "segment", short: "", long };
@@ -87,8 +89,8 @@ function queryDetail(heads, cells) {
   const title = h("b", {}), fate = h("span", {}), maps = Array.from({ length: heads }, (_, head) => tile(`head ${head + 1}`));
   const coarse = tile("attention"), stages = cells.map((cell) => tile(`${cell} px`));
   const own = h("input", { type: "checkbox" }), spread = h("p", { class: "mv-note" });
-  let last = null;
-  own.addEventListener("change", () => last && show(last));
+  let last = null, painted = {};
+  own.addEventListener("change", () => show(last));
   const element = h("div", { class: "detail" },
     h("div", { class: "about" }, title, " ", fate),
     h("div", { class: "columns" },
@@ -106,9 +108,15 @@ function queryDetail(heads, cells) {
     const { scene, place, image } = view;
     change(element, { hidden: place === null ? "" : null });
     if (place === null) return;
-    const shape = (canvas) => { canvas.height = Math.round((canvas.width * scene.height) / scene.width); };
     title.textContent = `Query ${scene.queries[place]}: ${scene.names[place]}, score ${scene.scores[place].toFixed(2)}.`;
     fate.textContent = fateOf(place, view).long;
+    if (painted.scene === scene && painted.place === place && painted.image === image && painted.own === own.checked) return;
+    painted = { scene, place, image, own: own.checked }; // thresholds change no map
+    paint(scene, place, image);
+  }
+
+  function paint(scene, place, image) {
+    const shape = (canvas) => { canvas.height = Math.round((canvas.width * scene.height) / scene.width); };
 
     const weights = maps.map((_, head) => attentionOf(scene, place, head)), peaks = weights.map((map) => Math.max(...map));
     const peak = Math.max(...peaks), [rows, columns] = scene.grid;

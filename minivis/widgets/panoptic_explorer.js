@@ -1,6 +1,8 @@
 // PanopticExplorer: which picture and query are looked at, and the two thresholds. Merging and PQ are in panoptic_merge.js,
 // the picture in panoptic_picture.js, what is said of one query in panoptic_detail.js.
 
+const SETTLED = 700; // milliseconds without a change, after which one who does not see is told
+
 export default {
   render({ model, el }) {
     const classNames = model.get("class_names"), isThing = model.get("is_thing"), colours = classColours(isThing);
@@ -38,10 +40,11 @@ export default {
       return place >= 0 ? place : queries.length ? scores.indexOf(Math.max(...scores)) : null;
     };
 
-    const top = topBar(raw, isKnown, actions), picture = panopticPicture(colours, classNames, actions), look = lookBar(seen, isKnown, actions);
+    const top = topBar(raw, isKnown, actions), picture = panopticPicture({ colours, classNames, isThing }, actions), look = lookBar(seen, isKnown, actions);
     const thresholds = thresholdPanel(state, actions), sum = qualityPanel(isKnown, raw.length), list = queryList(colours, actions);
     const heads = raw.find(({ shares }) => shares.length)?.shares[0].length ?? 0, detail = queryDetail(heads, raw[0].cells);
     const parts = [top, picture, thresholds, sum, list, detail];
+    const news = h("div", { class: "unseen", "aria-live": "polite" });
     const root = keepKeys(h("div", {
       class: "mv mv-panoptic-explorer", "data-widget": "panoptic-explorer", tabindex: 0, role: "group",
       "aria-label": "Panoptic segmentation. Left and right choose a query, up and down a picture, t shows what is true.",
@@ -50,10 +53,10 @@ export default {
     h("div", { class: "panes" },
       h("div", { class: "left" }, top.element, picture.element, look),
       h("div", { class: "right" }, thresholds.element, sum.element, list.element)),
-    detail.element,
+    detail.element, news,
     h("p", { class: "mv-note keys" }, `Keys (click the picture first): ← → query${raw.length > 1 ? ", ↑ ↓ picture" : ""}${isKnown ? ", t what is true" : ""}.`)));
 
-    let before = null; // PQ of all pictures at the thresholds of the start
+    let waiting, before = null; // PQ of all pictures at the thresholds of the start
     function draw() {
       const scene = scenes[state.scene](), merged = mergers[state.scene]()(state.score, state.overlap);
       const place = seen.pointed ?? chosenPlace();
@@ -78,11 +81,14 @@ export default {
         }),
       });
       tell();
+      clearTimeout(waiting);
+      waiting = setTimeout(() => { news.textContent = inWords(view); }, SETTLED);
     }
 
     draw();
     el.replaceChildren(root);
     return () => {
+      clearTimeout(waiting);
       for (const image of images) URL.revokeObjectURL(image().url);
       leave();
     };
@@ -95,6 +101,12 @@ function pictureOf({ picture }, loaded) {
   image.onload = () => { held.ready = image; loaded(); };
   image.src = url;
   return held;
+}
+
+function inWords({ scene, merged, place, quality, hasTruth, ...view }) {
+  const count = merged.segments.length, query = place === null ? "" : ` Query ${scene.queries[place]}: ${scene.names[place]}. `
+    + fateOf(place, { scene, merged, ...view }).long;
+  return `${hasTruth ? "What is true is seen. " : ""}${count} segment${count === 1 ? "" : "s"} found${quality ? `, PQ of all ${quality.all.PQ.toFixed(3)}` : ""}.${query}`;
 }
 
 /** Places of a picture's queries, the surest first. */
@@ -200,7 +212,7 @@ function queryList(colours, actions) {
       if (shown !== scene) fill(scene);
       const count = merged.segments.length;
       title.textContent = `${count} segment${count === 1 ? "" : "s"} from ${scene.queries.length} queries`;
-      note.textContent = scene.queries.length ? "surest first, in %" : "no query is sure of an object";
+      note.textContent = scene.queries.length ? "the surest first" : "no query is sure of an object";
       for (const { place, button, words } of buttons) {
         const { kind, short, long } = fateOf(place, view), percent = Math.round(100 * scene.scores[place]);
         words.textContent = kind === "segment" || kind === "unsure" ? percent : short;

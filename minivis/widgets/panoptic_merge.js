@@ -49,14 +49,22 @@ export function stretched(mask, [rows, columns], factor) {
 
 /** Which of some masks is the surest of each pixel; of equals the first. */
 function surest(masks, some, pixels) {
-  const winner = new Int16Array(pixels).fill(NOBODY), best = new Int32Array(pixels);
-  for (const place of some) {
+  if (!some.length) return new Int16Array(pixels).fill(NOBODY);
+  const winner = new Int16Array(pixels).fill(some[0]), best = masks[some[0]].slice();
+  for (const place of some.slice(1)) {
     const mask = masks[place];
-    for (let p = 0; p < pixels; p++) {
-      if (winner[p] === NOBODY || mask[p] > best[p]) { best[p] = mask[p]; winner[p] = place; }
-    }
+    for (let p = 0; p < pixels; p++) if (mask[p] > best[p]) { best[p] = mask[p]; winner[p] = place; }
   }
   return winner;
+}
+
+/** In how many pixels one of some masks has a logit above 0. */
+function claimed(masks, some, pixels) {
+  const [first, ...rest] = some, mask = rest.length ? masks[first].slice() : masks[first];
+  for (const place of rest) for (let p = 0; p < pixels; p++) if (masks[place][p] > 0) mask[p] = 1;
+  let count = 0;
+  for (let p = 0; p < pixels; p++) if (mask[p] > 0) count++;
+  return count;
 }
 
 /**
@@ -66,38 +74,40 @@ function surest(masks, some, pixels) {
  */
 export function firstDecision({ masks, labels, isThing, pixels }, sure) {
   const winner = surest(masks, sure, pixels), first = new Map(), owner = new Int16Array(masks.length).fill(NOBODY);
+  const groups = new Map(), area = new Uint32Array(masks.length), won = new Uint32Array(masks.length);
   for (const place of sure) {
     if (!isThing[place] && !first.has(labels[place])) first.set(labels[place], place);
     owner[place] = isThing[place] ? place : first.get(labels[place]);
+    groups.set(owner[place], [...(groups.get(owner[place]) ?? []), place]);
   }
-  const groups = new Map();
-  for (const place of sure) groups.set(owner[place], [...(groups.get(owner[place]) ?? []), place]);
-  const sizes = new Map();
-  for (const [group, members] of groups) {
-    let area = 0, own = 0, won = 0;
-    for (let p = 0; p < pixels; p++) {
-      const wins = sure.length > 0 && owner[winner[p]] === group, claims = members.some((place) => masks[place][p] > 0);
-      area += wins;
-      own += claims;
-      won += wins && claims;
-    }
-    sizes.set(group, { area, own, won });
+  for (let p = 0; sure.length && p < pixels; p++) {
+    const group = owner[winner[p]];
+    area[group]++;
+    if (masks[winner[p]][p] > 0) won[group]++; // if any mask of a segment claims the pixel, then the surest of all does
   }
+  const sizes = new Map([...groups].map(([group, members]) => (
+    [group, { area: area[group], won: won[group], own: claimed(masks, members, pixels) }])));
   return { sure, winner, owner, sizes };
 }
 
+/** The owners of segments that are removed, and why: specks, and those that win too little of their own. */
+export function removed({ sizes }, { speck = SPECK, overlap = 0 } = {}) {
+  const gone = new Map();
+  for (const [group, { area, own, won }] of sizes) {
+    if (area <= speck) gone.set(group, "speck");
+    else if (overlap > 0 && won < overlap * own) gone.set(group, "overlap");
+  }
+  return gone;
+}
+
 /**
- * Segments that are specks, or win too little of their own, go; their pixels are decided again among the rest.
+ * What is left when the `gone` are removed: their pixels are decided again among the rest.
  *
  * Returns `ids`, each pixel's segment, 0 for void; `segments` in the order of their ids, from 1 on; `winner`, each pixel's
- * mask; and `gone`, the owners that were removed, with why: "speck" or "overlap".
+ * mask; and what it was made from.
  */
-export function mergedFrom(scene, first, { speck = SPECK, overlap = 0 } = {}) {
-  const { pixels } = scene, gone = new Map();
-  for (const [group, { area, own, won }] of first.sizes) {
-    if (area <= speck) gone.set(group, "speck");
-    else if (overlap > 0 && !(won >= overlap * own)) gone.set(group, "overlap");
-  }
+export function mergedFrom(scene, first, gone) {
+  const { pixels } = scene;
   const left = first.sure.filter((place) => !gone.has(first.owner[place]));
   const winner = gone.size ? surest(scene.masks, left, pixels) : first.winner;
   const count = new Uint32Array(scene.masks.length), members = new Map();
@@ -116,20 +126,25 @@ export function mergedFrom(scene, first, { speck = SPECK, overlap = 0 } = {}) {
     };
   });
   if (left.length) for (let p = 0; p < pixels; p++) ids[p] = idOf[winner[p]];
-  return { ids, segments, winner, gone };
+  return { ids, segments, winner, first, gone };
 }
 
 /** A picture's segments for any thresholds. What a threshold does not change is kept from the last time. */
 export function mergerOf(scene) {
-  let first = null, last = null;
+  let first = null, key = null, result = null;
   return (score, overlap) => {
     const sure = [...scene.scores.keys()].filter((place) => scene.scores[place] > score);
-    if (String(first?.sure) !== String(sure)) first = firstDecision(scene, sure);
-    if (last?.first !== first || last.overlap !== overlap) {
-      const result = mergedFrom(scene, first, { overlap });
-      last = { first, overlap, result: { ...result, first, quality: scene.truth && qualityOf(result, scene.truth) } };
+    if (String(first?.sure) !== String(sure)) {
+      first = firstDecision(scene, sure);
+      key = null;
     }
-    return last.result;
+    const gone = removed(first, { overlap });
+    if (key !== String([...gone.keys()])) {
+      key = String([...gone.keys()]);
+      result = mergedFrom(scene, first, gone);
+      if (scene.truth) result.quality = qualityOf(result, scene.truth);
+    }
+    return result;
   };
 }
 
@@ -141,7 +156,7 @@ export function mergerOf(scene) {
  */
 export function qualityOf(found, truth) {
   const [m, n] = [found.segments.length + 1, truth.segments.length + 1], overlap = new Uint32Array(m * n);
-  found.ids.forEach((id, p) => { overlap[truth.ids[p] * m + id]++; });
+  for (let p = 0; p < found.ids.length; p++) overlap[truth.ids[p] * m + found.ids[p]]++;
   const both = (t, f) => overlap[t * m + f], range = (count) => [...Array(count).keys()];
   const foundArea = range(m).map((f) => range(n).reduce((sum, t) => sum + both(t, f), 0));
   const trueArea = range(n).map((t) => range(m).reduce((sum, f) => sum + both(t, f), 0));
