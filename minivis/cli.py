@@ -132,7 +132,7 @@ def predict(
         float | None,
         typer.Option(
             help="The least score that is drawn; predictions.json has all "
-            "[default: 0.5 for boxes, 0.85 for segments]."
+            "[default: 0.5 for boxes, the model's own for segments]."
         ),
     ] = None,
     cpu: CpuOption = False,

@@ -13,17 +13,22 @@ import torch
 
 from minivis import load
 from minivis.data.scenes import load_shipped_scenes
-from minivis.evaluation.detection import evaluate_detection
+from minivis.detr import DETRsegm
+from minivis.evaluation import evaluate_detection, evaluate_panoptic
 from minivis.pretrained import save_checkpoint
 
 
 def ship(run: Path, target: Path) -> None:
     card = load(run).card
     save_checkpoint(load(run), target, card, torch.float16)
-    metrics = evaluate_detection(load(target), load_shipped_scenes())
-    save_checkpoint(load(target), target, card | {"metrics": metrics}, torch.float16)
+    model = load(target)
+    panoptic = isinstance(model, DETRsegm)
+    evaluate = evaluate_panoptic if panoptic else evaluate_detection
+    metrics = evaluate(model, load_shipped_scenes(stuff=panoptic))
+    save_checkpoint(model, target, card | {"metrics": metrics}, torch.float16)
     size = sum(file.stat().st_size for file in target.iterdir())
-    print(f"{target}: AP {metrics['AP']:.3f}, AP50 {metrics['AP50']:.3f}, {size / 1e6:.2f} MB")
+    headline = [f"{name} {metrics[name]:.3f}" for name in ("PQ", "AP", "AP50", "mask_AP") if name in metrics]
+    print(f"{target}: {', '.join(headline)}, {size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -166,12 +166,19 @@ class DETRsegm(nn.Module):
             mode, without dropout, also after `train()`.
         mask_stride: pixels of the image per cell of a mask. A side of N pixels becomes ceil(N / mask_stride) cells.
         attention_gain: see `MaskHeadSmallConv`.
+        score_threshold: how sure of its class a query must be for its mask to take part in a panoptic map.
     """
 
     def __init__(
-        self, detr: DETR, freeze_detr: bool = False, mask_stride: int = 4, attention_gain: float = 1.0
+        self,
+        detr: DETR,
+        freeze_detr: bool = False,
+        mask_stride: int = 4,
+        attention_gain: float = 1.0,
+        score_threshold: float = 0.85,
     ):
         super().__init__()
+        self.score_threshold = score_threshold
         self.detr = detr
         self.freeze_detr = freeze_detr
         self.mask_stages = finer_stages(detr.backbone.strides, detr.feature_level, mask_stride)
@@ -181,7 +188,11 @@ class DETRsegm(nn.Module):
         self.mask_head = MaskHeadSmallConv(d_model + heads, channels, d_model, attention_gain)
         self.num_classes, self.num_queries = detr.num_classes, detr.num_queries
         if hasattr(detr, "config"):
-            of_masks = {"mask_stride": mask_stride, "attention_gain": attention_gain}
+            of_masks = {
+                "mask_stride": mask_stride,
+                "attention_gain": attention_gain,
+                "score_threshold": score_threshold,
+            }
             self.config = PanopticConfig(**detr.config.to_dict() | of_masks)
         if freeze_detr:
             detr.requires_grad_(False)
@@ -256,15 +267,22 @@ class PanopticConfig(DETRConfig):
 
     mask_stride: int = 4
     attention_gain: float = 1.0
+    score_threshold: float = 0.85  # the paper's
 
     @property
     def detr(self) -> DETRConfig:
         return DETRConfig(**{field.name: getattr(self, field.name) for field in fields(DETRConfig)})
 
+    @property
+    def of_masks(self) -> dict[str, float]:
+        """What `DETRsegm` is told beside the detector."""
+        of_detr = {field.name for field in fields(DETRConfig)}
+        return {name: value for name, value in self.to_dict().items() if name not in of_detr}
+
 
 def build_panoptic(config: PanopticConfig, freeze_detr: bool = False) -> DETRsegm:
     """The model a configuration describes, with fresh weights; it keeps the configuration as `model.config`."""
-    return DETRsegm(build_detr(config.detr), freeze_detr, config.mask_stride, config.attention_gain)
+    return DETRsegm(build_detr(config.detr), freeze_detr, **config.of_masks)
 
 
 def detr_resnet50_panoptic(num_classes: int = 250, num_queries: int = 100, aux_loss: bool = True) -> DETRsegm:
@@ -281,5 +299,7 @@ def detr_mini_panoptic(num_classes: int) -> DETRsegm:
 
 
 def mini_panoptic_config(num_classes: int) -> PanopticConfig:
-    """It trains for an hour, not for days, and so it hears its attention from the start: 8 heads × 8 × 8 cells."""
-    return PanopticConfig(**mini_config(num_classes).to_dict(), attention_gain=512.0)
+    """It trains for an hour, not for days. So it hears its attention from the start, times 8 heads × 8 × 8 cells; and
+    a mask takes part that is more likely right than not, since so short a training makes few queries surer than that.
+    """
+    return PanopticConfig(**mini_config(num_classes).to_dict(), attention_gain=512.0, score_threshold=0.5)

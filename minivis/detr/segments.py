@@ -12,7 +12,6 @@ from minivis.detr.panoptic import DETRsegm, MaskInputs
 from minivis.detr.postprocess import postprocess
 from minivis.images import ImageBatch, as_image_batch
 
-THRESHOLD = 0.85  # of the score of a query whose mask takes part in a panoptic map, as in the paper
 AT_ONCE = (
     2**24
 )  # pixels of all masks that are made together: 64 MiB of floats, and some times that in the head
@@ -23,7 +22,7 @@ def predict_panoptic(
     images: ImageBatch | Tensor | list[Tensor],
     things: Collection[int],
     image_sizes: Sequence[tuple[int, int]] | None = None,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
 ) -> list[Panoptic]:
     """The segments of each image; see `Segmenter`."""
     return Segmenter(model, images, image_sizes).panoptic(things, threshold)
@@ -73,7 +72,7 @@ class Segmenter:
     def panoptic(
         self,
         things: Collection[int],
-        threshold: float = THRESHOLD,
+        threshold: float | None = None,
         stuff: Collection[int] | None = None,
         overlap: float = 0.0,
     ) -> list[Panoptic]:
@@ -89,7 +88,7 @@ class Segmenter:
         self,
         i: int,
         things: Collection[int],
-        threshold: float = THRESHOLD,
+        threshold: float | None = None,
         stuff: Collection[int] | None = None,
         overlap: float = 0.0,
     ) -> Panoptic:
@@ -97,11 +96,13 @@ class Segmenter:
 
         Args:
             things: the labels whose objects are counted.
+            threshold: None: the model's `score_threshold`.
             stuff: the labels of stuff; None: all others. A query whose best class is neither (a label that no category
                 has, as there are among COCO's) takes no part.
             overlap: the least share of its own mask that a segment must win; see `merge_masks`. 0: as in the paper.
         """
         scores, labels = self.outputs["pred_logits"][i].float().softmax(-1).max(-1)
+        threshold = self.model.score_threshold if threshold is None else threshold
         known = set(range(self.model.num_classes)) if stuff is None else {*things, *stuff}
         is_known = torch.tensor([label in known for label in labels.tolist()], device=labels.device)
         queries = (is_known & (scores > threshold)).nonzero()[:, 0]

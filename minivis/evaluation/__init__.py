@@ -3,6 +3,7 @@
 from minivis.evaluation.detection import detection_metrics, evaluate_detection, results_of
 from minivis.evaluation.draw import draw_detections, draw_grid, draw_panoptic, draw_targets
 from minivis.evaluation.panoptic import PanopticQuality
+from minivis.evaluation.segmentation import evaluate_panoptic
 
 __all__ = [
     "PanopticQuality",
@@ -12,5 +13,6 @@ __all__ = [
     "draw_panoptic",
     "draw_targets",
     "evaluate_detection",
+    "evaluate_panoptic",
     "results_of",
 ]

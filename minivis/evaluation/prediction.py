@@ -7,7 +7,6 @@ from PIL import Image
 from torch import Tensor
 
 from minivis.detr import DETR, DETRsegm, Panoptic, Segmenter, postprocess
-from minivis.detr.segments import THRESHOLD
 from minivis.evaluation.detection import results_of
 from minivis.evaluation.draw import draw_detections, draw_panoptic
 from minivis.evaluation.segmentation import enlarged, instance_results, stuff_of
@@ -37,16 +36,14 @@ def see(
         picture: what is drawn on; results are in its pixels.
         pixels: (3, h, w), the picture as the model wants it.
         image_id: of the results.
-        threshold: the least score that is drawn. None: 0.5 for boxes, 0.85 for segments.
+        threshold: the least score that is drawn. None: 0.5 for boxes, the model's own for segments.
         map_size: (height, width) that masks are made in, to be enlarged to the picture's, pixel by pixel; None: the
             picture's own. Of a photograph of 12 megapixels twenty masks would be a gigabyte, and no finer.
     """
     pixels = pixels.to(next(model.parameters()).device)
     if isinstance(model, DETRsegm):
         size = (picture.height, picture.width) if map_size is None else map_size
-        return _segments(
-            model, picture, pixels, image_id, THRESHOLD if threshold is None else threshold, size
-        )
+        return _segments(model, picture, pixels, image_id, threshold, size)
     return _boxes(model, picture, pixels, image_id, 0.5 if threshold is None else threshold)
 
 
@@ -67,7 +64,7 @@ def _segments(
     picture: Image.Image,
     pixels: Tensor,
     image_id: int,
-    threshold: float,
+    threshold: float | None,
     size: tuple[int, int],
 ) -> Seen:
     categories, own_size = model.categories, (picture.height, picture.width)

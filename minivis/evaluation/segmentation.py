@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from minivis.data.items import BadItems, Categories
 from minivis.data.panoptic import PanopticDataset
 from minivis.detr import Panoptic, Segmenter
-from minivis.detr.segments import THRESHOLD
 from minivis.evaluation.batches import evaluating, of_all_processes, placed, same_size_batches
 from minivis.evaluation.detection import detection_metrics, labels_of, results_of
 from minivis.evaluation.panoptic import PanopticQuality
@@ -27,7 +26,7 @@ def evaluate_panoptic(
     progress: bool = True,
     max_images: int | None = None,
     workers: int = 0,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
 ) -> dict[str, Any]:
     """PQ of a `DETRsegm` on a data set, in the original size of its images, and AP of the boxes and masks of things.
 
@@ -36,7 +35,8 @@ def evaluate_panoptic(
     feature maps there are never more than one image's.
 
     Args:
-        threshold: of the score of a query whose mask takes part in the panoptic map. AP ranks all, without a threshold.
+        threshold: of the score of a query whose mask takes part in the panoptic map; None: the model's. AP ranks all,
+            without a threshold.
 
     Returns:
         `PQ`, `SQ`, `RQ`, the same ending in `_things` and `_stuff`, `AP` and so on of boxes, `mask_AP` and so on

@@ -78,8 +78,7 @@ class PanopticTask(DetectionTask):
         detr, recipe = super()._build_detector(), self.recipe
         if recipe.stage == "boxes":
             return detr
-        frozen, config = recipe.stage == "masks", recipe.model
-        model = DETRsegm(detr, frozen, config.mask_stride, config.attention_gain)
+        model = DETRsegm(detr, recipe.stage == "masks", **recipe.model.of_masks)
         if self.masks_of:
             adopt_masks(model, self.masks_of)
         return model

@@ -16,7 +16,6 @@ from minivis.data.items import Categories
 from minivis.data.panoptic import PanopticDataset
 from minivis.data.scenes import load_shipped_scenes
 from minivis.detr import DETRsegm, Panoptic, Segment, merge_masks
-from minivis.detr.segments import THRESHOLD
 from minivis.evaluation.batches import evaluating
 from minivis.evaluation.panoptic import PanopticQuality
 from minivis.evaluation.segmentation import check_classes, stuff_of
@@ -83,7 +82,7 @@ class PanopticExplorer(Widget):
             categories: of the labels; by default the model's own.
             names: of the pictures; by default "picture 1" and so on.
             floor: queries with a lower score are not sent to the browser.
-            traits: what is chosen first. By default the paper's way: scores above 0.85, overlap 0.
+            traits: what is chosen first. By default as the model does: its `score_threshold`, overlap 0.
 
         Raises:
             ValueError: if there is no picture, if numbers do not fit together, or a truth has not its picture's size.
@@ -131,7 +130,7 @@ class PanopticExplorer(Widget):
             scenes=scenes,
             model_queries=model.num_queries,
             floor=floor,
-            **{"score": THRESHOLD} | traits,
+            **{"score": model.score_threshold} | traits,
         )
 
     @classmethod

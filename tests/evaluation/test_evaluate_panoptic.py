@@ -75,6 +75,7 @@ class Oracle(DETRsegm):
     def __init__(self, *maps: Panoptic) -> None:
         nn.Module.__init__(self)
         self.freeze_detr, self.num_classes = False, len(CATEGORIES)
+        self.score_threshold = 0.85
         self.anything = nn.Parameter(torch.zeros(1))
         self.maps = maps
 
