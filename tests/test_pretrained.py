@@ -30,7 +30,12 @@ from minivis.pretrained import (
     shipped_checkpoints,
     to_transformers,
 )
-from minivis.pretrained.detr_weights import backbone_from, read_config
+from minivis.pretrained.detr_weights import (
+    backbone_from,
+    categories_from,
+    read_config,
+    segmentation_categories_from,
+)
 from minivis.pretrained.huggingface import image_transform_from
 
 CATEGORIES = Categories.dense([(3, "circle"), (7, "square")])
@@ -298,6 +303,25 @@ def test_a_hub_id_is_downloaded_without_anything_pickled(saved, monkeypatch):
 
 
 # --- Hugging Face's format
+
+
+def named(**names: str) -> DetrConfig:
+    """A configuration of 201 labels, as COCO's panoptic models have, of which these have names."""
+    id2label = {label: f"LABEL_{label}" for label in range(201)}
+    return DetrConfig(id2label=id2label | {int(key[1:]): name for key, name in names.items()})
+
+
+def test_stuff_is_what_cocos_ids_put_behind_the_things():
+    categories = segmentation_categories_from(named(_0="N/A", _1="person", _90="toothbrush", _92="banner"))
+    assert [label for label, id_ in enumerate(categories.ids) if id_ is not None] == [1, 90, 92]
+    assert categories.things == {1, 90}
+    few = segmentation_categories_from(DetrConfig(id2label={0: "cat", 1: "grass"}))
+    assert few.things == {0, 1} and few.is_thing is None
+
+
+def test_names_that_nobody_gave_are_kept_where_there_are_no_others():
+    assert categories_from(named()).names[7] == "LABEL_7"
+    assert categories_from(named(_3="cat")).names[2:5] == ("N/A", "cat", "N/A")
 
 
 def small_hf(**options) -> DetrForObjectDetection:

@@ -1,5 +1,6 @@
 """DETR in Hugging Face transformers: its configuration and its names for the same tensors, old and new."""
 
+import dataclasses
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 # Without a preprocessing file: the paper's size for evaluation.
 IMAGE_TRANSFORM = ImageTransform(shortest_edge=800, longest_edge=1333)
+
+LAST_THING = 90  # of COCO's category ids; those of stuff come behind
 
 # layer type, depths, widths → torchvision's name
 RESNETS = {
@@ -273,15 +276,33 @@ def segmentation_config_to(model: DETRsegm) -> "transformers.DetrConfig":
 
 
 def categories_from(theirs: "transformers.DetrConfig") -> Categories:
-    """label = category id, as COCO's released models have it; a label called "N/A" is a hole."""
+    """label = category id, as COCO's released models have it; a label called "N/A" is a hole.
+
+    So is one that has only the name transformers makes up, "LABEL_12", where others have names of their own.
+    """
     labels = {int(label): name for label, name in theirs.id2label.items()}
     count = theirs.num_labels
     expect(
         set(labels) == set(range(count)),
         f"id2label has the labels {sorted(labels)}, expected 0 to {count - 1}",
     )
-    names = tuple(labels[label] for label in range(count))
-    return Categories(names, tuple(None if name == HOLE else label for label, name in enumerate(names)))
+    names = [labels[label] for label in range(count)]
+    made_up = [name == f"LABEL_{label}" for label, name in enumerate(names)]
+    if not all(made_up):
+        names = [HOLE if nobody_named else name for name, nobody_named in zip(names, made_up, strict=True)]
+    return Categories(tuple(names), tuple(None if name == HOLE else i for i, name in enumerate(names)))
+
+
+def segmentation_categories_from(theirs: "transformers.DetrConfig") -> Categories:
+    """Likewise, with things and stuff. The configuration does not tell them apart: things are COCO's, ids 1 to 90.
+
+    A model with no label above 90 has things only.
+    """
+    categories = categories_from(theirs)
+    if len(categories) <= LAST_THING + 1:
+        return categories
+    is_thing = tuple(id_ is not None and id_ <= LAST_THING for id_ in categories.ids)
+    return dataclasses.replace(categories, is_thing=is_thing)
 
 
 def expect(right: bool, message: str) -> None:

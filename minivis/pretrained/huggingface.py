@@ -63,7 +63,7 @@ FAMILIES = {
         read_config=detr_weights.read_config,
         config_from=detr_weights.segmentation_config_from,
         config_to=detr_weights.segmentation_config_to,
-        categories_from=detr_weights.categories_from,
+        categories_from=detr_weights.segmentation_categories_from,
         rename=detr_weights.rename_segmentation,
         image_transform=detr_weights.IMAGE_TRANSFORM,
     ),
