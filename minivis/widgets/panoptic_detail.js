@@ -2,8 +2,11 @@
 
 const MASK_LIGHT = [255, 218, 68];
 
-/** Shares of one for each cell, laid on the dimmed picture as light. */
-function paintShares(canvas, picture, shares, [rows, columns]) {
+/**
+ * Shares of one for each cell, laid on the dimmed picture as light. `reach`: how far the cells go, in pictures down and
+ * across; the last ones may stick out.
+ */
+function paintShares(canvas, picture, shares, [rows, columns], [down, across] = [1, 1]) {
   const context = canvas.getContext("2d"), small = document.createElement("canvas"), ink = new ImageData(columns, rows);
   Object.assign(small, { width: columns, height: rows });
   shares.forEach((share, cell) => ink.data.set([...MASK_LIGHT, 255 * DEEPEST * share], 4 * cell));
@@ -16,7 +19,7 @@ function paintShares(canvas, picture, shares, [rows, columns]) {
   context.fillStyle = DIM;
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingEnabled = false;
-  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  context.drawImage(small, 0, 0, canvas.width * across, canvas.height * down);
 }
 
 /** A query's attention weights in one head, a value for each cell. */
@@ -29,7 +32,9 @@ export function attentionOf(scene, place, head) {
 
 /** The probabilities of a query's mask, a value for each cell, drawn from maps of a stage; the last stage is the mask. */
 export function draftOf(scene, place, stage) {
-  if (stage === scene.cells.length - 1) return Float64Array.from(scene.coarse[place], (steps) => 1 / (1 + Math.exp(-steps * scene.step)));
+  if (stage === scene.cells.length - 1) {
+    return Float64Array.from(scene.coarse[place], (steps) => 1 / (1 + Math.exp(-steps * scene.step)));
+  }
   const cells = scene.size[0] * scene.size[1], start = (stage * scene.queries.length + place) * cells;
   scene.bytes ??= numbers(Uint8Array, scene.drafts);
   return Float64Array.from(scene.bytes.subarray(start, start + cells), (byte) => byte / 255);
@@ -47,8 +52,9 @@ export function coveredByBoth(a, b) {
 
 /** Of all attention of a query, the share on cells of its mask: each cell of attention counts by how much of it is mask. */
 export function attentionOnMask(scene, place) {
-  const [rows, columns] = scene.grid, [height, width] = scene.size, last = scene.cells.length - 1, mask = draftOf(scene, place, last);
-  const inside = new Float64Array(rows * columns), all = new Float64Array(rows * columns), ratio = scene.cells[0] / scene.cells[last];
+  const [rows, columns] = scene.grid, width = scene.size[1], last = scene.cells.length - 1;
+  const mask = draftOf(scene, place, last), ratio = scene.cells[0] / scene.cells[last];
+  const inside = new Float64Array(rows * columns), all = new Float64Array(rows * columns);
   mask.forEach((share, cell) => {
     const row = Math.floor(Math.floor(cell / width) / ratio), column = Math.floor((cell % width) / ratio);
     all[row * columns + column]++;
@@ -61,28 +67,44 @@ export function attentionOnMask(scene, place) {
   return sum;
 }
 
-/** What became of a query's mask, in words: { short, long }. */
-export function fateOf(place, { scene, merged, score, overlap }) {
-  const { first, segments, gone, quality } = merged, query = scene.queries[place];
-  if (!(scene.scores[place] > score)) return { kind: "unsure", short: "below the score", long: `It takes no part: its score is not above ${score.toFixed(2)}.` };
+/** What became of a query's mask: { kind, short, long }, the latter in words. */
+export function fateOf(place, { scene, merged, score }) {
+  const { first, segments, gone, quality } = merged;
+  if (!(scene.scores[place] > score)) {
+    return { kind: "unsure", short: "below the score", long: `It takes no part: its score is not above ${score.toFixed(2)}.` };
+  }
   const group = first.owner[place], { area, own, won } = first.sizes.get(group), share = own ? `${Math.round((100 * won) / own)} %` : "none";
   const others = first.sure.filter((other) => other !== place && first.owner[other] === group).map((other) => scene.queries[other]);
-  const whose = others.length ? `its segment (with quer${others.length > 1 ? "ies" : "y"} ${others.join(", ")})` : "it";
-  if (gone.get(group) === "overlap") return { kind: "overlap", short: `wins ${share}`, long: `Removed: ${whose} wins ${share} of the ${own} pixels that it says are its own.` };
-  if (gone.get(group) === "speck") return { kind: "speck", short: area ? "a speck" : "wins nothing", long: area ? `Removed: ${whose} has ${area} pixel${area > 1 ? "s" : ""}, and up to ${SPECK} are a speck.` : `No pixel: others are surer everywhere.` };
+  const company = others.length ? `with quer${others.length > 1 ? "ies" : "y"} ${others.join(", ")}` : "";
+  const it = company ? `its segment (${company})` : "it";
+  if (gone.get(group) === "overlap") {
+    return { kind: "overlap", short: `wins ${share}`, long: `Removed: ${it} wins ${share} of the ${own} pixels that it says are its own.` };
+  }
   const segment = segments.find(({ owner }) => owner === group);
-  if (!segment?.places.includes(place)) return { kind: "beaten", short: "wins nothing", long: `No pixel of its own: others are surer everywhere${segment ? ", some of them of the same stuff" : ""}.` };
-  let long = `${others.length ? `One segment with quer${others.length > 1 ? "ies" : "y"} ${others.join(", ")}` : "Its segment"}: `
-    + `${segment.pixels} pixels; wins ${share} of the ${own} that it says are its own.`;
-  const pair = quality?.pairs.find(({ found }) => found === segment.id);
-  if (quality) long += pair ? ` Right, with an IoU of ${pair.iou.toFixed(2)}.` : quality.wrong.includes(segment.id) ? " Wrong: no true segment of its class overlaps it enough." : "";
-  return { kind: "segment", short: "", long };
+  if (gone.get(group) === "speck" && area) {
+    return { kind: "speck", short: "a speck", long: `Removed: ${it} has ${pixelsInWords(area)}, and up to ${SPECK} are a speck.` };
+  }
+  if (!segment?.places.includes(place)) {
+    const which = segment ? ", some of them of the same stuff" : "";
+    return { kind: segment ? "beaten" : "speck", short: "wins nothing", long: `No pixel is left to it: others are surer everywhere${which}.` };
+  }
+  const pair = quality?.pairs.find(({ found }) => found === segment.id), isWrong = quality?.wrong.includes(segment.id);
+  const words = [`${company ? `One segment ${company}` : "Its segment"}: ${pixelsInWords(segment.pixels)}`];
+  words.push(own ? `; wins ${share} of the ${own} that it says are its own.` : "; none has a logit above 0.");
+  if (pair) words.push(` Right, with an IoU of ${pair.iou.toFixed(2)}.`);
+  if (isWrong) words.push(" Wrong: no true segment of its class overlaps it enough.");
+  return { kind: "segment", short: "", long: words.join("") };
+}
+
+function pixelsInWords(count) {
+  return `${count} pixel${count === 1 ? "" : "s"}`;
 }
 
 /** A canvas with a line or two below it. */
 function tile(name) {
   const canvas = h("canvas", { width: 160, height: 160 }), title = h("b", {}), words = h("span", {});
-  return { canvas, title, words, element: h("figure", { class: "tile", "data-tile": name }, canvas, h("figcaption", {}, title, words)) };
+  const element = h("figure", { class: "tile", "data-tile": name }, canvas, h("figcaption", {}, title, words));
+  return { canvas, title, words, element };
 }
 
 function queryDetail(heads, cells) {
@@ -99,7 +121,7 @@ function queryDetail(heads, cells) {
         h("div", { class: "heads" }, ...maps.map(({ element: one }) => one)), spread),
       h("section", { "aria-label": "its mask at each resolution" },
         h("div", { class: "title" }, h("b", {}, "From attention to the mask")),
-        h("div", { class: "stages" }, ...[coarse, ...stages].map(({ element: one }) => one)),
+        h("div", { class: "stages", style: `--stages: ${stages.length + 1}` }, ...[coarse, ...stages].map(({ element: one }) => one)),
         h("p", { class: "mv-note" }, "Inside of the head there is no mask but the last, only maps of many channels. So the head runs again, "
           + `with the backbone's finer maps averaged over cells of ${cells.slice(0, -1).join(" and of ")} pixels; IoU is that with the mask.`))));
 
@@ -119,24 +141,26 @@ function queryDetail(heads, cells) {
     const shape = (canvas) => { canvas.height = Math.round((canvas.width * scene.height) / scene.width); };
 
     const weights = maps.map((_, head) => attentionOf(scene, place, head)), peaks = weights.map((map) => Math.max(...map));
-    const peak = Math.max(...peaks), [rows, columns] = scene.grid;
+    const peak = Math.max(...peaks), [rows, columns] = scene.grid, ratio = cells[0] / cells.at(-1);
+    const reach = [(rows * ratio) / scene.size[0], (columns * ratio) / scene.size[1]];
     maps.forEach(({ canvas, title: name, words, element: one }, head) => {
       const share = scene.shares[place][head], scale = own.checked ? peaks[head] : peak;
       shape(canvas);
-      paintShares(canvas, image, weights[head].map((weight) => weight / (scale || 1)), [rows, columns]);
+      paintShares(canvas, image, weights[head].map((weight) => weight / (scale || 1)), scene.grid, reach);
       name.textContent = `${head + 1}`;
       words.textContent = percentOf(share);
       change(one, { "data-share": share });
     });
     const busiest = scene.shares[place].indexOf(Math.max(...scene.shares[place]));
-    spread.textContent = `A query's weights sum to one over all ${heads} heads and ${rows * columns} cells together: below each head, its share. `
-      + `Head ${busiest + 1} has ${percentOf(scene.shares[place][busiest])}. ${own.checked ? "Brightest: each head's own peak." : "Brightest: the peak of all heads."}`;
+    spread.textContent = `A query's weights sum to one over all ${heads} heads and ${rows * columns} cells together: below each head, `
+      + `its share. Head ${busiest + 1} has ${percentOf(scene.shares[place][busiest])}. `
+      + `Brightest: ${own.checked ? "each head's own peak" : "the peak of all heads"}.`;
 
     const sum = new Float64Array(rows * columns);
     weights.forEach((map) => map.forEach((weight, cell) => { sum[cell] += weight; }));
     const most = Math.max(...sum), onMask = attentionOnMask(scene, place);
     shape(coarse.canvas);
-    paintShares(coarse.canvas, image, sum.map((weight) => weight / (most || 1)), [rows, columns]);
+    paintShares(coarse.canvas, image, sum.map((weight) => weight / (most || 1)), scene.grid, reach);
     coarse.title.textContent = "attention";
     coarse.words.textContent = `${percentOf(onMask)} on the mask`;
     change(coarse.element, { "data-share": onMask.toFixed(4) });

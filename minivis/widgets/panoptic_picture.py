@@ -72,7 +72,7 @@ def draw_query(figure: Any, explorer: Any, query: int) -> None:
     for panel in panels:
         panel.axis("off")
     for head, weights in enumerate(attention):
-        light(panels[head], explorer, weights / attention.max())
+        light(panels[head], explorer, weights / attention.max(), explorer.answers.cells[0])
         panels[head].set_title(f"head {head + 1}: {100 * weights.sum():.0f} %", fontsize=8)
     for panel, (cell, shares) in zip(
         masks.subplots(1, len(drafts), squeeze=False)[0], drafts.items(), strict=True
@@ -83,14 +83,20 @@ def draw_query(figure: Any, explorer: Any, query: int) -> None:
         box(panel, explorer.answers.boxes[place])
 
 
-def light(axes: Axes, explorer: Any, shares: np.ndarray) -> None:
-    """The picture, dimmed, and on it a light on each cell; the brighter, the larger its share."""
+def light(axes: Axes, explorer: Any, shares: np.ndarray, cell: int | None = None) -> None:
+    """The picture, dimmed, and on it a light on each cell; the brighter, the larger its share.
+
+    `cell`: its side in pixels of the model's picture, which the last cells may stick out of; None: that of a mask.
+    """
     axes.imshow(picture_of(explorer), extent=(0, 1, 1, 0))
     axes.imshow(DIM[None, None], extent=(0, 1, 1, 0))
     paint = np.concatenate(
         [np.broadcast_to(OVERLAY, (*shares.shape, 3)), DEEPEST * shares[..., None]], axis=-1
     )
-    axes.imshow(paint, extent=(0, 1, 1, 0), interpolation="nearest")
+    answers = explorer.answers
+    ratio = 1 if cell is None else cell / answers.cells[-1]
+    down, across = (count * ratio / side for count, side in zip(shares.shape, answers.masks.shape[1:]))
+    axes.imshow(paint, extent=(0, across, down, 0), interpolation="nearest")
     picture = picture_of(explorer)
     axes.set(xlim=(0, 1), ylim=(1, 0), aspect=picture.height / picture.width)
     axes.axis("off")
