@@ -40,7 +40,7 @@ export default {
       return place >= 0 ? place : queries.length ? scores.indexOf(Math.max(...scores)) : null;
     };
 
-    const top = topBar(raw, isKnown, actions), picture = panopticPicture({ colours, classNames, isThing }, actions), look = lookBar(seen, isKnown, actions);
+    const top = topBar(raw, isKnown, actions), picture = panopticPicture({ colours, classNames, isThing }, actions);
     const thresholds = thresholdPanel(state, actions), sum = qualityPanel(isKnown, raw.length), list = queryList(colours, actions);
     const heads = raw.find(({ shares }) => shares.length)?.shares[0].length ?? 0, detail = queryDetail(heads, raw[0].cells);
     const parts = [top, picture, thresholds, sum, list, detail];
@@ -51,10 +51,11 @@ export default {
       onkeydown: (event) => answerKey(event, actions, state, isKnown),
     },
     h("div", { class: "panes" },
-      h("div", { class: "left" }, top.element, picture.element, look),
+      h("div", { class: "left" }, top.element, picture.element, lookBar(seen, actions)),
       h("div", { class: "right" }, thresholds.element, sum.element, list.element)),
     detail.element, news,
-    h("p", { class: "mv-note keys" }, `Keys (click the picture first): ← → query${raw.length > 1 ? ", ↑ ↓ picture" : ""}${isKnown ? ", t what is true" : ""}.`)));
+    h("p", { class: "mv-note keys" }, "Keys (click the picture first): ← → query",
+      raw.length > 1 ? ", ↑ ↓ picture" : "", isKnown ? ", t what is true" : "", ".")));
 
     let waiting, before = null; // PQ of all pictures at the thresholds of the start
     function draw() {
@@ -72,7 +73,8 @@ export default {
       change(root, {
         "data-scene": state.scene, "data-query": place === null ? "" : scene.queries[place], "data-score": state.score,
         "data-overlap": state.overlap, "data-truth": view.hasTruth, "data-pointed": seen.pointed !== null,
-        "data-segments": JSON.stringify(merged.segments.map(({ label, places, pixels }) => [label, places.map((at) => scene.queries[at]), pixels])),
+        "data-segments": JSON.stringify(merged.segments.map(({ label, places, pixels }) => (
+          [label, places.map((at) => scene.queries[at]), pixels]))),
         "data-fate": place === null ? "" : fateOf(place, view).kind,
         ...(quality && {
           "data-pq": quality.all.PQ.toFixed(6), "data-pq-here": quality.here.PQ.toFixed(6), "data-pq-things": quality.things.PQ.toFixed(6),
@@ -106,7 +108,8 @@ function pictureOf({ picture }, loaded) {
 function inWords({ scene, merged, place, quality, hasTruth, ...view }) {
   const count = merged.segments.length, query = place === null ? "" : ` Query ${scene.queries[place]}: ${scene.names[place]}. `
     + fateOf(place, { scene, merged, ...view }).long;
-  return `${hasTruth ? "What is true is seen. " : ""}${count} segment${count === 1 ? "" : "s"} found${quality ? `, PQ of all ${quality.all.PQ.toFixed(3)}` : ""}.${query}`;
+  const found = `${count} segment${count === 1 ? "" : "s"} found${quality ? `, PQ of all ${quality.all.PQ.toFixed(3)}` : ""}.`;
+  return `${hasTruth ? "What is true is seen. " : ""}${found}${query}`;
 }
 
 /** Places of a picture's queries, the surest first. */
@@ -133,9 +136,11 @@ function topBar(scenes, isKnown, actions) {
   select.addEventListener("change", () => actions.turn(Number(select.value) - at));
   const side = (text, on) => h("button", { type: "button", class: "side", onclick: () => actions.setTruth(on) }, text);
   const found = side("found", false), truth = side("true", true);
-  const arrow = (text, label, by) => h("button", { type: "button", class: "mv-button", "aria-label": label, onclick: () => actions.turn(by) }, text);
-  const element = h("div", { class: "top" },
-    scenes.length > 1 ? h("div", { class: "turner" }, arrow("‹", "previous picture", -1), select, arrow("›", "next picture", 1)) : h("b", {}, scenes[0].name),
+  const arrow = (text, label, by) => (
+    h("button", { type: "button", class: "mv-button", "aria-label": label, onclick: () => actions.turn(by) }, text));
+  const element = h("div", { class: "top" }, scenes.length > 1
+    ? h("div", { class: "turner" }, arrow("‹", "previous picture", -1), select, arrow("›", "next picture", 1))
+    : h("b", {}, scenes[0].name),
     isKnown ? h("div", { class: "sides", role: "group", "aria-label": "segments" }, found, truth) : null);
   return {
     element,
@@ -148,7 +153,7 @@ function topBar(scenes, isKnown, actions) {
   };
 }
 
-function lookBar(seen, isKnown, actions) {
+function lookBar(seen, actions) {
   const opacity = slider({ label: "colours", min: 0, max: 1, step: 0.05, value: seen.opacity, digits: 2, changed: actions.setOpacity });
   const kinds = { "of-chosen": "the segment that is looked at", "of-box": "its query's box" };
   return h("div", { class: "look" }, opacity,
@@ -161,7 +166,8 @@ function thresholdPanel(state, actions) {
   const element = h("div", { class: "thresholds" },
     h("div", { class: "title" }, h("b", {}, "Thresholds"), h("button", { type: "button", class: "mv-button", onclick: actions.reset }, "Reset")),
     score, overlap,
-    h("p", { class: "mv-note" }, "Score: of a query, to take part. Overlap: the share of its own mask that a segment must win to stay; DETR asks for 0."));
+    h("p", { class: "mv-note" }, "Score: of a query, to take part. Overlap: the share of its own mask that a segment must win to stay; "
+      + "DETR asks for 0."));
   return { element, show: ({ score: now, overlap: part }) => { score.set(now); overlap.set(part); } };
 }
 
@@ -174,7 +180,8 @@ function qualityPanel(isKnown, count) {
     ? h("p", { class: "mv-note" }, "What is true is not known of this picture, so there is no PQ.")
     : h("div", {}, h("div", { class: "title" }, h("b", {}, "Panoptic quality"), moved),
       h("table", {}, h("thead", {}, h("tr", {}, h("th", {}), ...columns.map((name) => h("th", { scope: "col" }, name)))),
-        h("tbody", {}, ...Object.entries(rows).map(([row, name]) => h("tr", { "data-row": row }, h("th", { scope: "row" }, name), ...cells[row]))))));
+        h("tbody", {}, ...Object.entries(rows).map(([row, name]) => (
+          h("tr", { "data-row": row }, h("th", { scope: "row" }, name), ...cells[row])))))));
   function show({ quality, before, score, overlap }) {
     if (!quality) return;
     for (const [row, own] of Object.entries(cells)) {
@@ -185,7 +192,8 @@ function qualityPanel(isKnown, count) {
       });
     }
     const gain = quality.all.PQ - before.PQ, isStart = score === before.score && overlap === before.overlap;
-    moved.textContent = isStart || count === 1 ? "" : `PQ ${gain < -0.0005 ? "−" : gain > 0.0005 ? "+" : "±"}${Math.abs(gain).toFixed(3)} since the start`;
+    const sign = gain < -0.0005 ? "−" : gain > 0.0005 ? "+" : "±";
+    moved.textContent = isStart || count === 1 ? "" : `PQ ${sign}${Math.abs(gain).toFixed(3)} since the start`;
   }
   return { element, show };
 }
@@ -198,8 +206,9 @@ function queryList(colours, actions) {
     shown = scene;
     buttons = bySureness(scene).map((place) => {
       const words = h("small", {}), button = h("button", {
-        type: "button", class: "chip", tabindex: -1, "data-query": scene.queries[place], style: `--class: ${colours[scene.labels[place]]}`,
-        onclick: () => actions.choose(place), onpointerenter: () => actions.point(place), onpointerleave: () => actions.point(null),
+        type: "button", class: "chip", tabindex: -1, "data-query": scene.queries[place],
+        style: `--class: ${colours[scene.labels[place]]}`, onclick: () => actions.choose(place),
+        onpointerenter: () => actions.point(place), onpointerleave: () => actions.point(null),
       }, h("i", {}), h("b", {}, scene.queries[place]), h("span", {}, scene.names[place]), words);
       return { place, button, words };
     });

@@ -148,12 +148,12 @@ function panopticPicture({ colours, classNames, isThing }, actions) {
       const id = i + 1, isActive = !hasTruth && active?.id === id;
       if (areas[id] < NAMED && !isActive) return "";
       const lost = hasTruth ? quality.missed.includes(id) : quality?.wrong.includes(id);
-      const words = `${classNames[label]}${isActive ? ` · query ${scene.queries[place]}` : ""}${lost ? (hasTruth ? " · missed" : " · wrong") : ""}`;
+      const words = [classNames[label], isActive && `query ${scene.queries[place]}`, lost && (hasTruth ? "missed" : "wrong")];
       const [x, y] = middles[id];
       return h("span", {
         class: "tag", "data-active": isActive, "data-lost": Boolean(lost),
         style: `left: ${100 * x}%; top: ${100 * y}%; --class: ${colours[label]}`,
-      }, words);
+      }, words.filter(Boolean).join(" · "));
     }));
   }
   return { element, show };
