@@ -65,14 +65,15 @@ def train(model: DETR | DETRsegm, weights: dict[str, float], seed: int, steps: i
     history = []
     model.train()
     for images, targets, _ in batches(seed, steps):
-        if with_masks:
-            outputs, inputs = model.detect(images)
-            matched = criterion.match(outputs, targets)
-            image, query, _ = matched.last_layer
-            outputs["pred_masks"] = model.masks_of(inputs, image, query)
-        else:
-            outputs = model(images)
-            matched = None
+        matched = None
+        with torch.autocast("cpu", torch.bfloat16):  # as in the recipe; the losses are computed in float32
+            if with_masks:
+                outputs, inputs = model.detect(images)
+                matched = criterion.match(outputs, targets)
+                image, query, _ = matched.last_layer
+                outputs["pred_masks"] = model.masks_of(inputs, image, query)
+            else:
+                outputs = model(images)
         losses = criterion(outputs, targets, matched=matched)
         optimizer.zero_grad()
         criterion.weighted_sum(losses).backward()
