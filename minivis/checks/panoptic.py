@@ -90,8 +90,8 @@ def _dice_of_means(logits, mask):
     return 1 - (2 * (p * t).mean() + 1) / (p.mean() + t.mean() + 1)
 
 
-check_dice = Check(
-    "dice",
+check_dice_of = Check(
+    "dice_of",
     solution=_dice,
     cases=[
         {"logits": torch.tensor([[2.0, -1.0], [0.0, -3.0]]), "mask": torch.tensor([[True, False], [True, False]])},

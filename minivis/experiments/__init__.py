@@ -8,6 +8,7 @@ from minivis.experiments.d15 import D15
 from minivis.experiments.d17 import D17
 from minivis.experiments.d20 import D20
 from minivis.experiments.d21 import D21
+from minivis.experiments.d26 import D26
 from minivis.experiments.d29 import D29
 from minivis.experiments.d33 import D33
 from minivis.experiments.d34 import D34
@@ -18,7 +19,7 @@ from minivis.experiments.runner import run_experiment
 from minivis.shipped_files import near
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.id: experiment for experiment in (D6, D7, D10, D15, D17, D20, D21, D29, D33, D34)
+    experiment.id: experiment for experiment in (D6, D7, D10, D15, D17, D20, D21, D26, D29, D33, D34)
 }
 
 __all__ = [

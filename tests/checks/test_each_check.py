@@ -3,7 +3,7 @@
 import pytest
 from solved_exercises import SOLUTIONS, solved
 
-from minivis.checks import backbone, decoder, detr_training, encoder, matching
+from minivis.checks import backbone, decoder, detr_training, encoder, matching, panoptic
 from minivis.checks.base import Check
 
 TOPICS = {
@@ -12,6 +12,7 @@ TOPICS = {
     decoder: "03_detr_decoder",
     matching: "04_detr_hungarian_loss",
     detr_training: "05_detr_training",
+    panoptic: "06_detr_panoptic",
 }
 CHECKS = [
     pytest.param(check, solutions, id=f"{solutions}-{check.name}")

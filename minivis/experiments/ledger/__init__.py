@@ -4,10 +4,17 @@ import re
 from collections.abc import Sequence
 
 from minivis.experiments.claims import Claim
-from minivis.experiments.ledger import detr_backbone, detr_decoder, detr_encoder, detr_loss, detr_training
+from minivis.experiments.ledger import (
+    detr_backbone,
+    detr_decoder,
+    detr_encoder,
+    detr_loss,
+    detr_panoptic,
+    detr_training,
+)
 
 # In the order of the notebooks.
-TOPICS = (detr_backbone, detr_encoder, detr_decoder, detr_loss, detr_training)
+TOPICS = (detr_backbone, detr_encoder, detr_decoder, detr_loss, detr_training, detr_panoptic)
 
 
 def _in_order(claim: Claim) -> tuple[str, int]:
