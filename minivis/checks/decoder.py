@@ -155,7 +155,8 @@ check_read = Check(
         lambda content, query, memory, positions: (content + query) @ (memory + positions).T / 2 @ memory:
             "The softmax is missing: without it a query's weights do not sum to 1.",
         partial(_read, dim=0):
-            "Your weights sum to 1 over the queries. Each query shares it out over the cells: the last axis.",
+            "Your weights sum to 1 over the queries. Each query shares its attention out over the cells: the softmax "
+            "goes over the last axis.",
     },
     why="The whole of cross-attention, but for the heads and their projections: a question made of place and content, "
     "put to all cells at once.",
@@ -330,6 +331,12 @@ check_refine = _PatientCheck(
             "Your count holds the last step as well, which changed nothing.",
         partial(_refine, most=len):
             "You always take as many steps as there are places. Stop as soon as a step changes nothing.",
+        partial(_refine, most=lambda guess: 1, idle=-1):
+            "You stop after one step. Are old and new one tensor? Whoever changes the answers in place compares a "
+            "tensor with itself. Make a new one in each step.",
+        partial(_refine, step=_one_after_another, most=lambda guess: 1, idle=-1):
+            "All answers are right and no step is counted: you change the guess in place, so that old and new are one "
+            "tensor. Make a new one in each step, from the old answers alone.",
         partial(_refine, most=lambda guess: 1):
             "One step is not enough: a place can be right only once the place before it is.",
         partial(_refine, step=partial(_step, below=_or_equal)):

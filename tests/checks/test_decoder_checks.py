@@ -151,6 +151,27 @@ def rolled(values, guess):
         answers = new
 
 
+def changed_in_place(values, guess):
+    """Old and new are one tensor, so the first comparison finds them equal."""
+    answers = guess.clone()
+    for steps in range(len(guess) + 1):
+        old = answers
+        limits = torch.cat([torch.tensor([torch.inf]), old[:-1]])
+        answers[:] = torch.where(values < limits[:, None], values, -torch.inf).amax(1)
+        if torch.equal(answers, old):
+            return answers, steps
+
+
+def changed_in_place_one_by_one(values, guess):
+    for steps in range(len(guess) + 1):
+        new = guess
+        for k in range(len(guess)):
+            smaller = values if k == 0 else values[values < guess[k - 1]]
+            new[k] = smaller.max() if len(smaller) else -torch.inf
+        if torch.equal(new, guess):
+            return new, steps
+
+
 @pytest.mark.parametrize(
     ("check", "answer", "help_"),
     [
@@ -173,6 +194,8 @@ def rolled(values, guess):
         (decoder.check_share_inside, lambda a, b: share_cell_by_cell(a, b, 1.0), "right lower corner"),
         (decoder.check_share_inside, lambda a, b: 100 * share_cell_by_cell(a, b), "percent"),
         (decoder.check_refine, rolled, "before place 0 stands ∞"),
+        (decoder.check_refine, changed_in_place, "compares a tensor with itself"),
+        (decoder.check_refine, changed_in_place_one_by_one, "you change the guess in place"),
         (decoder.check_refine, lambda v, g: refine_with(smaller)(v, g)[0], "number of steps as well"),
         (
             decoder.check_refine,
