@@ -13,7 +13,7 @@ from minivis.checks.backbone import (
     check_coordinates,
     check_dot_product,
     check_frozen_batch_norm,
-    check_receptive_field,
+    check_untouched,
 )
 
 # %% [markdown]
@@ -31,21 +31,23 @@ def cells(pixels, stages):
 check_cells(cells)
 
 # %% [markdown]
-# ## Exercise 2: how far a cell sees
+# ## Exercise 2: which cells the padding does not reach
 #
-# A kernel lies on the map before its layer, whose cells are `stride` pixels apart.
+# A kernel lies on the map before its layer, whose cells are `stride` pixels apart. Cell i is centred on pixel i · stride, and half of its
+# field, without that pixel, lies to the right.
 
 
 # %%
-def receptive_field(layers):
+def untouched(pixels, layers):
     size, stride = 1, 1
     for kernel, step in layers:
         size += (kernel - 1) * stride
         stride *= step
-    return size
+    last = pixels - 1 - size // 2  # where the last of them may have its centre
+    return max(0, last // stride + 1)
 
 
-check_receptive_field(receptive_field)
+check_untouched(untouched)
 
 # %% [markdown]
 # ## Exercise 3: batch norm that has stopped learning

@@ -1,6 +1,6 @@
-"""Exercises on the backbone: sizes of maps, receptive fields, frozen batch norm, coordinates, products of positions.
+"""Exercises on the backbone: sizes of maps, the reach of padding, frozen batch norm, coordinates, dot products.
 
-Mistakes are variants of a solution that can be bent: `partial(_receptive_field, start=0)` forgets the cell itself.
+Mistakes are variants of a solution that can be bent: `partial(_untouched, first=0)` forgets the first cell.
 """
 
 # Below, a mistake stands on one line, and the message that then helps under it: no formatter knows this form.
@@ -45,6 +45,8 @@ check_cells = Check(
         lambda pixels, stages: pixels / 2**stages:
             "This is a fraction wherever a side cannot be halved evenly. There are no half cells: which way is it "
             "rounded?",
+        lambda pixels, stages: (pixels - 1) // 2**stages:
+            "This is the number of the last cell, counted from 0. There is one cell more: add 1.",
         lambda pixels, stages: round(pixels / 2**stages):
             "You round to the nearest. Any rest, however small, still gets a cell of its own: round up.",
         lambda pixels, stages: -(-pixels // (2 * stages)):
@@ -62,11 +64,11 @@ check_cells = Check(
 )
 
 
-# 2. How far a cell sees
+# 2. Which cells the padding does not reach
 
 
-def _receptive_field(layers, start=1, widen=lambda kernel: kernel - 1, reach="stride", longer=lambda s, step: s * step):
-    size, stride = start, 1
+def _receptive_field(layers, widen=lambda kernel: kernel - 1, reach="stride", longer=lambda s, step: s * step):
+    size, stride = 1, 1
     for kernel, step in layers:
         after = longer(stride, step)
         size += widen(kernel) * {"stride": stride, "too early": after, "own": step, "pixels": 1}[reach]
@@ -74,47 +76,76 @@ def _receptive_field(layers, start=1, widen=lambda kernel: kernel - 1, reach="st
     return size
 
 
-check_receptive_field = Check(
-    "receptive_field",
-    solution=_receptive_field,
+def _untouched(
+    pixels, layers, field=_receptive_field, side=lambda size: size // 2, apart=math.prod, first=1, last=1, least=0,
+    centre=lambda stride: 0,
+):
+    stride = apart(step for _, step in layers)
+    return max(least, (pixels - last - side(field(layers)) - centre(stride)) // stride + first)
+
+
+def _with_field(**variant):
+    return partial(_untouched, field=partial(_receptive_field, **variant))
+
+
+check_untouched = Check(
+    "untouched",
+    solution=_untouched,
     cases=[
-        {"layers": [(3, 1), (3, 1)]},
-        {"layers": [(3, 2), (3, 1)]},
-        {"layers": [(3, 2), (3, 2), (3, 1), (3, 1)]},  # detr-mini up to its second stage
-        {"layers": [(7, 2), (3, 2), (1, 1), (3, 1), (1, 1)]},
-        {"layers": [(1, 1)]},
+        {"pixels": 9, "layers": [(3, 2), (3, 2)]},  # "By hand"
+        {"pixels": 20, "layers": [(3, 1), (3, 1)]},
+        {"pixels": 46, "layers": [(3, 2), (3, 1), (5, 2)]},
+        {"pixels": 128, "layers": [(3, 2), (3, 2), (3, 1), (3, 1)]},  # detr-mini up to its second stage
+        {"pixels": 128, "layers": [(3, 2), (3, 2), (5, 1), (7, 2)]},
+        {"pixels": 101, "layers": [(7, 2), (3, 2), (1, 1), (3, 1), (1, 1)]},
+        {"pixels": 4, "layers": [(7, 2), (3, 2), (3, 1)]},  # its field reaches 9 pixels to the right
+        {"pixels": 7, "layers": [(1, 1)]},
     ],
     mistakes={
-        partial(_receptive_field, reach="pixels"):
+        _with_field(reach="pixels"):
             "You count every kernel in pixels. After a layer of stride 2 neighbouring cells are two pixels apart, so a "
             "kernel upon them reaches twice as far: multiply by the stride so far.",
-        partial(_receptive_field, reach="too early"):
+        _with_field(reach="too early"):
             "You multiply the stride before you use it. A layer's kernel lies on the map *before* it, so its own "
             "stride counts only for the layers after it.",
-        partial(_receptive_field, reach="own"):
+        _with_field(reach="own"):
             "You multiply a kernel by its own layer's stride. It lies on the map before that layer, whose cells are as "
             "far apart as the strides of all *earlier* layers say, multiplied.",
-        partial(_receptive_field, longer=lambda stride, step: step):
-            "You keep only the last layer's stride. Strides multiply: after two layers of stride 2, neighbours are 4 "
-            "pixels apart.",
-        partial(_receptive_field, longer=lambda stride, step: stride + step):
+        _with_field(longer=lambda stride, step: step):
+            "You keep only the last layer's stride for the field. Strides multiply: after two layers of stride 2, "
+            "neighbours are 4 pixels apart.",
+        _with_field(longer=lambda stride, step: stride + step):
             "You add up strides. They multiply: after two layers of stride 2 neighbours are 4 pixels apart, after "
             "three they are 8.",
-        lambda layers: _receptive_field(layers[::-1]):
+        partial(_untouched, field=lambda layers: _receptive_field(layers[::-1])):
             "You go through the layers from the last to the first with a rule that starts at the picture: take them in "
             "the order given.",
-        partial(_receptive_field, widen=lambda kernel: kernel // 2):
-            "You count half a kernel, to one side. The field grows on both sides: k − 1 steps in all.",
-        partial(_receptive_field, widen=lambda kernel: kernel):
+        _with_field(widen=lambda kernel: kernel // 2):
+            "You halve twice: a kernel adds k − 1 steps to the whole field, and half of the whole lies to the right.",
+        _with_field(widen=lambda kernel: kernel):
             "A kernel of k reaches over k − 1 steps: the first of its cells is already counted.",
-        partial(_receptive_field, start=0):
-            "With no layer at all a cell is one pixel: begin with 1.",
-        lambda layers: math.prod(kernel for kernel, _ in layers):
-            "You multiply the kernels, as if their windows lay side by side. They overlap: each adds to the field.",
-        lambda layers: math.prod(step for _, step in layers):
-            "This is the stride, how far apart two cells' fields lie, and not how large each is.",
+        partial(_untouched, side=lambda size: size - 1):
+            "You let the whole field lie to the right of its cell. Half of it lies to the left.",
+        partial(_untouched, side=lambda size: size // 2, last=0):
+            "You are one pixel off: of n pixels, counted from 0, the last one is n − 1.",
+        partial(_untouched, side=lambda size: 0):
+            "This is how many cells have their centre in the picture. Their fields reach beyond it.",
+        partial(_untouched, first=0):
+            "You leave out one: the first cell, on pixel 0, counts as well.",
+        partial(_untouched, least=-math.inf):
+            "There are no fewer than none: where even the first cell reads padding, the answer is 0.",
+        partial(_untouched, centre=lambda stride: stride // 2):
+            "You put a cell on the middle of its patch. It is centred on the *first* pixel of it, i · stride.",
+        partial(_untouched, apart=lambda steps: 1):
+            "You count pixels. Cells are as far apart as all strides multiplied: divide by that.",
+        partial(_untouched, apart=lambda steps: list(steps)[-1]):
+            "You divide by the last layer's stride. Cells are as far apart as all strides multiplied.",
+        lambda pixels, layers: -(-pixels // math.prod(step for _, step in layers)) - _untouched(pixels, layers):
+            "These are the cells that *do* read padding. Count the others.",
+        lambda pixels, layers: _receptive_field(layers):
+            "This is how many pixels a cell sees. Which is the last cell whose field ends inside of the picture?",
     },
-    why="Strides make fields grow: each halving doubles what every later kernel adds.",
+    why="In the last map of DETR's ResNet-50 a field reaches 213 pixels to the right: small pictures have none.",
 )
 
 
@@ -188,7 +219,7 @@ check_frozen_batch_norm = Check(
 
 def _coordinates(
     padding_mask, start=0, swap=False, inside=None, whole=False, scale=2 * math.pi, tiny=1e-6, less_one=False,
-    blank=False,
+    blank=False, across=False, divide=True,
 ):
     inside = (~padding_mask).float() if inside is None else inside(padding_mask)
     counted = [inside.cumsum(axis) - start * inside for axis in (0, 1)]
@@ -198,6 +229,11 @@ def _coordinates(
     if whole:
         last = [torch.full_like(values, side) for values, side in zip(last, padding_mask.shape)]
     y, x = (values / (largest + tiny) * scale for values, largest in zip(counted, last))
+    if across:  # the last count of the other axis
+        largest = counted[0][:, -1:], counted[1][-1:]
+        y, x = (values / (count + tiny) * scale for values, count in zip(counted, largest))
+    if not divide:
+        y, x = (values * scale for values in counted)
     if blank:
         y, x = y * inside, x * inside
     return (x, y) if swap else (y, x)
@@ -231,6 +267,13 @@ check_coordinates = Check(
             "cells are the picture's own.",
         partial(_coordinates, start=1):
             "You count from 0. The first cell is 1, so that the last one is at 2π exactly.",
+        partial(_coordinates, across=True):
+            "You take the last counts along the wrong axes: y counts down, and its last count is in the last *row*, "
+            "y[-1:]; that of x is in the last column, x[:, -1:].",
+        partial(_coordinates, divide=False, scale=1):
+            "You only count. Divide by the last count, and multiply by 2π.",
+        partial(_coordinates, divide=False):
+            "You do not divide: divide by the last count, so that the last cell inside is at 2π.",
         partial(_coordinates, less_one=True):
             "You count from 0, so the first cell is at 0. DETR counts from 1: of n cells the first is at 2π / n.",
         partial(_coordinates, tiny=0):

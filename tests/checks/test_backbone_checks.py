@@ -16,12 +16,23 @@ from minivis.positions import SinePositions
 # --------------------------------------------------------------------------- the solutions are what the package does
 
 
-def test_cells_and_fields_are_those_of_convolutions():
+def test_cells_are_those_of_convolutions():
     names, _ = solved("01_detr_backbone")
     x = torch.zeros(1, 1, 97, 97)
     for stages in range(1, 5):
         x = F.conv2d(x, torch.ones(1, 1, 3, 3), stride=2, padding=1)
         assert names["cells"](97, stages) == x.shape[-1]
+
+
+def test_untouched_cells_are_those_that_padding_does_not_change():
+    names, _ = solved("01_detr_backbone")
+    for layers in ([(3, 2), (3, 2)], [(7, 2), (3, 2), (3, 1)], [(3, 1), (5, 2)]):
+        for pixels in (3, 9, 40, 63):
+            x = torch.zeros(1, 1, 128)
+            x[..., pixels:] = 1
+            for kernel, stride in layers:
+                x = F.conv1d(x, torch.ones(1, 1, kernel), stride=stride, padding=kernel // 2)
+            assert names["untouched"](pixels, layers) == (x == 0).sum()
 
 
 def test_frozen_batch_norm_is_the_packages():
@@ -58,6 +69,35 @@ def floor_at_every_stage(pixels, stages):
     for _ in range(stages):
         pixels //= 2
     return pixels
+
+
+def number_of_the_last(pixels, stages):
+    return (pixels - 1) // 2**stages
+
+
+def by_field(field):
+    def untouched(pixels, layers):
+        stride = math.prod(step for _, step in layers)
+        centres = range(0, pixels, stride)
+        return sum(centre + (field(layers) - 1) / 2 <= pixels - 1 for centre in centres)
+
+    return untouched
+
+
+def all_to_the_right(pixels, layers):
+    return by_field(lambda layers: 2 * field_by_rule(layers) - 1)(pixels, layers)
+
+
+def below_zero(pixels, layers):
+    stride = math.prod(step for _, step in layers)
+    return math.floor((pixels - 1 - field_by_rule(layers) // 2) / stride) + 1
+
+
+def field_by_rule(layers):
+    reach, jump = 1, 1
+    for kernel, stride in layers:
+        reach, jump = reach + (kernel - 1) * jump, jump * stride
+    return reach
 
 
 def sum_of_kernels(layers):
@@ -104,6 +144,16 @@ def axes_swapped(padding_mask):
     inside = (~padding_mask).int()
     along, down = inside.cumsum(1), inside.cumsum(0)
     return along / (along[:, -1:] + 1e-6) * 2 * math.pi, down / (down[-1:] + 1e-6) * 2 * math.pi
+
+
+def last_counts_swapped(padding_mask):
+    inside = (~padding_mask).float()
+    y, x = inside.cumsum(0), inside.cumsum(1)
+    return y / (y[:, -1:] + 1e-6) * 2 * math.pi, x / (x[-1:] + 1e-6) * 2 * math.pi
+
+
+def counted_only(padding_mask):
+    return (~padding_mask).cumsum(0), (~padding_mask).cumsum(1)
 
 
 def of_the_padding(padding_mask):
@@ -185,14 +235,19 @@ def test_another_way_to_the_dot_product_is_right():
         (backbone.check_cells, floor_at_every_stage, "You round down"),
         (backbone.check_cells, lambda pixels, stages: pixels / 2**stages, "There are no half cells"),
         (backbone.check_cells, lambda pixels, stages: math.ceil(pixels / (2 * stages)), "2 ** stages"),
-        (backbone.check_receptive_field, sum_of_kernels, "multiply by the stride so far"),
-        (backbone.check_receptive_field, stride_first, "before you use it"),
-        (backbone.check_receptive_field, whole_kernels, "k − 1 steps"),
+        (backbone.check_untouched, by_field(sum_of_kernels), "multiply by the stride so far"),
+        (backbone.check_untouched, by_field(stride_first), "before you use it"),
+        (backbone.check_untouched, by_field(whole_kernels), "k − 1 steps"),
         (backbone.check_frozen_batch_norm, torchs_batch_norm, "the batch at hand"),
         (backbone.check_frozen_batch_norm, by_variance, "You divide by the variance"),
         (backbone.check_frozen_batch_norm, without_epsilon, "You leave out ε"),
         (backbone.check_frozen_batch_norm, along_the_width, "Channels are the second"),
+        (backbone.check_cells, number_of_the_last, "add 1"),
+        (backbone.check_untouched, all_to_the_right, "Half of it lies to the left"),
+        (backbone.check_untouched, below_zero, "no fewer than none"),
         (backbone.check_coordinates, axes_swapped, "swapped"),
+        (backbone.check_coordinates, last_counts_swapped, "along the wrong axes"),
+        (backbone.check_coordinates, counted_only, "You only count"),
         (backbone.check_coordinates, of_the_padding, "You count the padded cells"),
         (backbone.check_coordinates, of_the_whole_map, "full height and width"),
         (backbone.check_coordinates, to_one, "run to 1"),
@@ -201,8 +256,8 @@ def test_another_way_to_the_dot_product_is_right():
             lambda pixels, stages: math.ceil(pixels / 2 ** (stages - 1)),
             "one stage short",
         ),
-        (backbone.check_receptive_field, kernels_by_their_own_stride, "its own layer's stride"),
-        (backbone.check_receptive_field, last_stride, "Strides multiply"),
+        (backbone.check_untouched, by_field(kernels_by_their_own_stride), "its own layer's stride"),
+        (backbone.check_untouched, by_field(last_stride), "Strides multiply"),
         (backbone.check_frozen_batch_norm, without_parentheses, "parentheses around"),
         (backbone.check_coordinates, from_zero, "You count from 0"),
         (backbone.check_coordinates, by_nothing, "0 / 0 is nan"),
