@@ -1,5 +1,6 @@
 """AttentionExplorer: point at a place of a picture, and see where each head of each layer looks from there."""
 
+import dataclasses
 import io
 import math
 from collections.abc import Sequence
@@ -17,11 +18,14 @@ from torchvision.transforms.v2.functional import to_pil_image
 from minivis.attention import record_attention
 from minivis.boxes import cxcywh_to_xyxy
 from minivis.detr import DETR
-from minivis.images import ImageBatch, resize_mask
+from minivis.images import ImageBatch, ImageTransform, resize_mask
 from minivis.widgets.attention_picture import draw_attention
 from minivis.widgets.base import Widget
 
 MEAN = -1  # in place of a head's number
+MOST_CELLS = (
+    16  # on the long side of the last map, for a model that does not say how large it wants a picture
+)
 LONGEST_SIDE = (
     800  # pixels of the picture that the browser gets; weights lie on the model's own pixels all the same
 )
@@ -124,20 +128,29 @@ class AttentionExplorer(Widget):
         target: dict[str, Any] | None = None,
         padded_to: tuple[int, int] | None = None,
         layers: Sequence[int] | None = None,
+        longest_side: int | None = None,
         **traits: Any,
     ) -> "AttentionExplorer":
         """What the encoder of a trained DETR looks at in a picture.
 
         Args:
             model: as `minivis.load` gives it, with its `image_transform`.
-            image: any picture, or a uint8 (3, H, W) tensor; it is resized as the model wants it.
+            image: a picture of any size, or a uint8 (3, H, W) tensor; it is resized as the model wants it. If the model
+                does not say (`detr-mini`), a large one is brought down to 16 cells on its long side.
             target: the picture's objects, if they are known: `boxes` (N, 4) as (cx, cy, w, h) in 0..1, `labels` (N,).
             padded_to: height and width in pixels that the resized picture is padded to, as in a batch with larger ones.
             layers: which encoder layers, from 0; negative numbers count from the last. By default all, which takes a
                 byte for each head and each pair of cells: 98 kB for detr-mini's 64 cells, 35 MB for the 850 cells of a
                 large photograph.
+            longest_side: the picture's long side has at most so many pixels. Twice as many are four times as many
+                cells, and sixteen times the bytes.
+
+        Raises:
+            ValueError: if the model has no encoder layer, or `padded_to` is smaller than the picture.
         """
-        batch = _batch_of_one(model.image_transform(image), padded_to)
+        stride = model.backbone.strides[model.feature_level]
+        transform = _no_larger(model.image_transform, longest_side, MOST_CELLS * stride)
+        batch = _batch_of_one(transform(image), padded_to)
         device = next(model.parameters()).device
         with record_attention(model) as maps:
             model(batch.to(device))
@@ -145,7 +158,6 @@ class AttentionExplorer(Widget):
         if not encoder:
             raise ValueError("the model has no encoder layer, so there is no self-attention of cells to show")
         chosen = range(len(encoder)) if layers is None else [range(len(encoder))[layer] for layer in layers]
-        stride = model.backbone.strides[model.feature_level]
         grid = tuple(math.ceil(side / stride) for side in batch.pixels.shape[-2:])
         height, width = (~batch.padding_mask[0]).any(1).sum(), (~batch.padding_mask[0]).any(0).sum()
         objects: dict[str, Any] = {}
@@ -154,7 +166,7 @@ class AttentionExplorer(Widget):
             names = [model.class_names[label] for label in target["labels"].tolist()]
             objects = {"boxes": corners.tolist(), "names": names}
         return cls(
-            model.image_transform.denormalise(batch.pixels[0]),
+            transform.denormalise(batch.pixels[0]),
             [encoder[layer] for layer in chosen],
             grid,
             stride,
@@ -280,6 +292,17 @@ def _check(
         raise ValueError("every cell is padding: there is nothing to look from")
     if not maps.isfinite().all() or maps.min() < 0 or (maps.amax(-1) == 0).any():
         raise ValueError("attention weights are finite, none below 0, and a row is not all 0: these are not")
+
+
+def _no_larger(transform: ImageTransform, longest_side: int | None, otherwise: int) -> ImageTransform:
+    """The transform with a long side of at most `longest_side`; where nobody says anything of sizes, `otherwise`."""
+    if longest_side is not None:
+        longest_edge = min(longest_side, transform.longest_edge or longest_side)
+    elif transform.shortest_edge is None and transform.longest_edge is None:
+        longest_edge = otherwise
+    else:
+        return transform
+    return dataclasses.replace(transform, longest_edge=longest_edge)
 
 
 def _batch_of_one(pixels: Float[Tensor, "3 height width"], padded_to: tuple[int, int] | None) -> ImageBatch:

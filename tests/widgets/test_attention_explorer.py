@@ -71,6 +71,20 @@ def test_padding_is_the_models_own_mask_and_gets_no_weight(model):
     assert not explorer.padding[explorer.cell], "one begins within the picture"
 
 
+def test_a_large_picture_is_brought_down_where_the_model_does_not_say_how_large(model):
+    photograph = Image.effect_noise((3000, 2250), 60)
+    explorer = AttentionExplorer.of(model, photograph)
+    assert explorer.grid == [12, 16] and explorer.size == [96, 128]
+    assert len(explorer.weights) == 2 * 4 * 192**2
+    assert AttentionExplorer.of(model, photograph, longest_side=48).size == [36, 48]
+    model.image_transform, usual = ImageTransform(shortest_edge=150, longest_edge=300), model.image_transform
+    try:
+        assert AttentionExplorer.of(model, photograph).size == [150, 200], "a model that says it is obeyed"
+        assert max(AttentionExplorer.of(model, photograph, longest_side=100).size) == 100
+    finally:
+        model.image_transform = usual
+
+
 def test_layers_can_be_chosen(model):
     explorer = AttentionExplorer.of(model, PICTURE, layers=[-1])
     assert explorer.layer_names == ["2"] and explorer.shape[0] == 1
