@@ -1,12 +1,22 @@
-"""D34: objects whose class a far-away mark decides. Does it take the encoder to see that?"""
+"""D34: objects whose class a far-away mark decides. Does it take the encoder to see that?
+
+What is measured is whether a training finds that relation, and when: it ends there. All 24 trainings (six seeds) found
+it, nearly all by the time they could tell shapes. So it takes no encoder, and layers of one find it no sooner.
+
+Two things this does not show. The mark is one for the whole picture: relations of particular things would be harder.
+And how training begins counts: in trainings of 800 steps, whose learning rate rises and falls twice as fast, three of
+nine did not find it, two of them with encoder layers.
+"""
 
 import dataclasses
+from contextlib import suppress
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from minivis.boxes import cxcywh_to_xyxy, paired_generalized_box_iou
 from minivis.data.items import Categories, DetectionBatch
 from minivis.data.rendering import PLAIN, render
 from minivis.data.scenes import Scene, SceneBatch, Scenes, scene_targets
@@ -14,14 +24,12 @@ from minivis.data.world import COLOURS, World
 from minivis.detr import DETR, HungarianMatcher, build_detr
 from minivis.detr.backbone import SmallConvBackbone
 from minivis.experiments.experiment import Experiment
-from minivis.experiments.matching import average_precision
-from minivis.experiments.small_detr import CONFIG, MEASURES, WORLD, small_criterion, train_and_measure
+from minivis.experiments.matching import predict
+from minivis.experiments.small_detr import CONFIG, WORLD, small_criterion, train_small
 from minivis.images import as_image_batch
 
-MARGIN, MARK = (
-    24,
-    8,
-)  # pixels: an empty strip to the right of the scene, and the side of the mark at its far end
+# In pixels: an empty strip to the right of the scene, and the side of the mark at its far end.
+MARGIN, MARK = 24, 8
 MARKS = ("red", "blue")
 FAR_WORLD = dataclasses.replace(WORLD, sizes=("medium",), shapes=("circle", "square"))
 
@@ -79,7 +87,12 @@ def local_backbone(channels: tuple[int, ...] = CONFIG.backbone_channels) -> Smal
     return backbone
 
 
-LAYERS = {"2 encoder, 2 decoder": (2, 2), "0 encoder, 2 decoder": (0, 2), "0 encoder, 4 decoder": (0, 4)}
+LAYERS = {
+    "2 encoder, 2 decoder": (2, 2),
+    "4 encoder, 2 decoder": (4, 2),
+    "0 encoder, 2 decoder": (0, 2),
+    "0 encoder, 4 decoder": (0, 4),
+}
 
 
 def build(encoder_layers: int, decoder_layers: int) -> DETR:
@@ -90,50 +103,71 @@ def build(encoder_layers: int, decoder_layers: int) -> DETR:
     return model
 
 
-FAR_MEASURES = {
-    "AP_far": "average precision of the two kinds of circle, between which the mark decides",
-    "AP_near": "average precision of squares, which the mark has nothing to do with",
-    "right_far": "circles that are given the right kind: a guess is right for half of them",
-}
-
-
-def far_and_near(outputs: dict, targets: list[dict], data: Scenes) -> dict[str, float]:
-    """`FAR_MEASURES`. Objects are matched to queries by their boxes alone."""
-    by_class = average_precision(outputs, targets, data)["by_class"]
-    right = []
+def answers(outputs: dict[str, Tensor], targets: list[dict]) -> dict[str, float]:
+    """The last three of `D34.measures`. Objects are matched to queries by their boxes alone."""
+    right_far, right_near, loss_giou = [], [], []
     pairs = HungarianMatcher(0, 5, 2)(outputs, targets)
-    for logits, target, (queries, objects) in zip(outputs["pred_logits"], targets, pairs, strict=True):
-        labels = target["labels"][objects]
-        right.append((logits[queries, :2].argmax(-1) == labels)[labels < 2])
-    return {
-        "AP_far": (by_class["red circle"] + by_class["blue circle"]) / 2,
-        "AP_near": by_class["square"],
-        "right_far": torch.cat(right).double().mean().item(),
-    }
+    for logits, boxes, target, (queries, objects) in zip(
+        outputs["pred_logits"], outputs["pred_boxes"], targets, pairs, strict=True
+    ):
+        classes, labels = logits[queries, :-1], target["labels"][objects]
+        is_circle = labels < 2
+        right_far.append((classes[:, :2].argmax(-1) == labels)[is_circle])
+        right_near.append((classes.argmax(-1) < 2) == is_circle)
+        found, true = cxcywh_to_xyxy(boxes[queries]), cxcywh_to_xyxy(target["boxes"][objects])
+        loss_giou.append(1 - paired_generalized_box_iou(found, true))
+    measured = {"right_far": right_far, "right_near": right_near, "loss_giou": loss_giou}
+    return {name: torch.cat(values).double().mean().item() for name, values in measured.items()}
+
+
+# The longest training, the steps between two looks at it, and the share of right ones that is called learned.
+STEPS, EVERY, LEARNED = 1600, 50, 0.9
+
+
+class Found(Exception):
+    """Ends a training: there is nothing left to wait for."""
 
 
 def run(variant: str, seed: int, reduced: bool) -> dict[str, float]:
-    return train_and_measure(
-        small_criterion(),
-        seed,
-        reduced,
-        FarScenes,
-        lambda: build(*LAYERS[variant]),
-        FAR_WORLD,
-        also=far_and_near,
-    )
+    longest, every, scenes = (10, 5, 20) if reduced else (STEPS, EVERY, 100)
+    validation = FarScenes("val", size=scenes)
+    measured = {"found": 0.0, "steps": longest, "steps_near": longest}
+
+    def look(step: int, model: nn.Module) -> None:
+        if step % every:
+            return
+        measured.update(answers(*predict(model, validation)))
+        if measured["right_near"] >= LEARNED:
+            measured["steps_near"] = min(step, measured["steps_near"])
+            if measured["right_far"] >= LEARNED:
+                measured.update(found=1.0, steps=step)
+                raise Found
+
+    with suppress(Found):
+        train_small(
+            small_criterion(), seed, longest, FarScenes("train"), look, lambda: build(*LAYERS[variant])
+        )
+    return measured
 
 
 D34 = Experiment(
     id="D34",
     claim="The transformer sees the whole image at once, and relations of what lies far apart.",
-    question="A mark outside every object's receptive field decides its class. Is that learned, and by which part?",
+    question="A mark outside every object's receptive field decides its class. What learns that, and how soon?",
     variants={
         "2 encoder, 2 decoder": "cells have looked at each other when the queries read them",
+        "4 encoder, 2 decoder": "and more often",
         "0 encoder, 2 decoder": "the queries read the backbone's map, twice",
         "0 encoder, 4 decoder": "as many layers as the first has; the queries read four times",
     },
-    measures=MEASURES | FAR_MEASURES,
-    estimate="measured: 9 minutes on one CPU core",
+    measures={
+        "found": f"1 if shapes and kinds are learned within {STEPS:,} steps: {LEARNED:.0%} of each right; 0 if not",
+        "steps": f"of training until then, looked at every {EVERY}; {STEPS:,} if it was not found",
+        "steps_near": "of training until the shapes were learned for the first time, whatever became of the kinds",
+        "right_far": "circles that are given the right kind in the end: a guess is right for half of them",
+        "right_near": "objects that are given the right shape in the end: the mark has nothing to do with it",
+        "loss_giou": "1 − GIoU of a matched box in the end",
+    },
+    estimate="measured: 8 minutes on one CPU core",
     run=run,
 )

@@ -114,12 +114,13 @@ def train_and_measure(
     build: Callable[[], DETR] = build_small,
     world: World = WORLD,
     also: Callable[[dict, list[dict], Scenes], dict[str, float]] = lambda outputs, targets, data: {},
+    steps: int = STEPS,
 ) -> dict[str, float]:
     """`MEASURES` of one training, and what `also` makes of the predictions for the validation scenes.
 
-    `reduced`: a few steps and scenes, to see that it works.
+    `reduced`: an eightieth of the steps, and few scenes, to see that it works.
     """
-    steps, images = (10, 20) if reduced else (STEPS, EVALUATED)
+    steps, images = (steps // 80, 20) if reduced else (steps, EVALUATED)
     validation, halfway = make_data("val", world, size=images), {}
 
     def look_halfway(step: int, model: DETR) -> None:

@@ -116,7 +116,7 @@ def test_no_cell_of_the_local_backbone_sees_the_scene_and_the_mark():
         assert seen.max() < 88 - d34.MARK or seen.min() >= 64
 
 
-def test_far_and_near_objects_are_counted_apart():
+def test_the_kind_of_a_circle_and_the_shape_of_an_object_are_counted_apart():
     data = d34.FarScenes("val", size=10)
     targets = data.prepare(data.collate([data[i] for i in range(10)])).targets
     logits, boxes = torch.full((10, 10, 4), -9.0), torch.full((10, 10, 4), 0.01)
@@ -125,10 +125,38 @@ def test_far_and_near_objects_are_counted_apart():
         count = len(target["labels"])
         boxes[i, :count] = target["boxes"]
         logits[i, range(count), target["labels"]] = 9.0
-    perfect = d34.far_and_near({"pred_logits": logits, "pred_boxes": boxes}, targets, data)
-    assert perfect == pytest.approx({"AP_far": 1, "AP_near": 1, "right_far": 1})
-    swapped = d34.far_and_near({"pred_logits": logits[..., [1, 0, 2, 3]], "pred_boxes": boxes}, targets, data)
-    assert swapped == pytest.approx({"AP_far": 0, "AP_near": 1, "right_far": 0})
+
+    def measured(order):
+        return d34.answers({"pred_logits": logits[..., order], "pred_boxes": boxes}, targets)
+
+    assert measured([0, 1, 2, 3]) == pytest.approx(
+        {"right_far": 1, "right_near": 1, "loss_giou": 0}, abs=1e-5
+    )
+    kinds_swapped = measured([1, 0, 2, 3])
+    assert (kinds_swapped["right_far"], kinds_swapped["right_near"]) == (0, 1)
+    shapes_swapped = measured(
+        [2, 1, 0, 3]
+    )  # what was a red circle is called a square, and the other way round
+    labels = torch.cat([target["labels"] for target in targets])
+    assert shapes_swapped["right_near"] == pytest.approx(float((labels == 1).double().mean()))
+
+
+def test_training_ends_where_shapes_and_kinds_are_learned(monkeypatch):
+    looks = iter([(0.5, 1.0), (0.95, 0.5), (0.9, 0.9)])  # (right_near, right_far) after 0, 5 and 10 steps
+
+    def answers(outputs, targets):
+        near, far = next(looks)
+        return {"right_far": far, "right_near": near, "loss_giou": 0.5}
+
+    monkeypatch.setattr(d34, "answers", answers)
+    found = d34.run("0 encoder, 2 decoder", 0, reduced=True)
+    assert (found["found"], found["steps"], found["steps_near"]) == (1, 10, 5)
+
+    looks = iter([(1.0, 0.95)])
+    assert d34.run("0 encoder, 2 decoder", 0, reduced=True)["steps"] == 0
+    looks = iter([(0.5, 1.0)] * 3)
+    never = d34.run("0 encoder, 2 decoder", 0, reduced=True)
+    assert (never["found"], never["steps"], never["steps_near"]) == (0, 10, 10)
 
 
 def test_finer_cells_are_read_with_the_same_weights():
