@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from minivis.checks.base import Check
+from minivis.checks.base import Check, Verdict
 
 
 def _random(*shape: int, seed: int) -> Tensor:
@@ -263,7 +263,18 @@ def _along_the_list(rows, columns, reach):
     return (cells[:, None] - cells).abs() <= reach
 
 
-check_neighbours = Check(
+class _CheckOfBools(Check):
+    """A check of masks: zeros and ones are the right numbers, but attention would add them to its scores."""
+
+    def verdict(self, answer):
+        verdict = super().verdict(answer)
+        dtype = getattr(answer(*self.cases[0].values()), "dtype", torch.bool) if verdict.right else torch.bool
+        if dtype is torch.bool:
+            return verdict
+        return Verdict("wrong", f"The numbers are right, but they are {dtype}; a mask is bool: compare, and give that.")
+
+
+check_neighbours = _CheckOfBools(
     "neighbours",
     solution=_neighbours,
     cases=[
@@ -282,7 +293,7 @@ check_neighbours = Check(
             "have neighbouring numbers and lie at opposite ends: turn numbers into rows and columns first.",
         lambda rows, columns, reach: _neighbours(columns, rows, reach):
             "Rows and columns have changed places: tokens run along a row, so the row of token t is "
-            "t // columns.",
+            "t // columns. In 2 rows of 3 columns, token 3 is the first of the second row.",
         partial(_neighbours, near=lambda down, across: down + across):
             "You count steps along rows and columns together, so the corners of the square are missing. "
             "A cell may be `reach` away in both at once.",
@@ -337,7 +348,7 @@ check_what_arrives = Check(
             "out": torch.tensor([[3.0, 1.0], [4.0, 0.0]]),
         },
         _moved(40, 4, 3, 3),
-        _moved(50, 5, 2, 6),
+        _moved(50, 5, 4, 4),  # `out` is square throughout: so `values @ out` runs, and can be told what it does
     ],
     mistakes={
         lambda weights, values, out: weights:
@@ -365,6 +376,13 @@ check_what_arrives = Check(
             "The weights have no part in your result: what arrives is the weight times the vector.",
         partial(_what_arrives, size=lambda x: x.norm()):
             "You take one length for all values together (`norm()` without `dim`): each j has its own.",
+        lambda weights, values, out: _what_arrives(weights.mT, values, out):
+            "Your weights are transposed: row i holds how much cell i takes from each j.",
+        lambda weights, values, out: weights[..., None] * (values @ out.mT):
+            "You give the vectors, (n, n, d); wanted is the length of each: `.norm(dim=-1)`.",
+        partial(_what_arrives, vectors=lambda v, out: v @ out):
+            "Your last matrix is transposed: as in `nn.Linear`, a row of `out` makes one number of the output. "
+            "Write `values @ out.mT`.",
         lambda *inputs: (a := _what_arrives(*inputs)) / a.sum(-1, keepdim=True):
             "You divide each row by its sum. Lengths are wanted, not shares: they need not sum to 1.",
     },

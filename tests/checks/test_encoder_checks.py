@@ -151,6 +151,22 @@ def arriving(project=True, order=2, own=False):
         (encoder.check_what_arrives, lambda w, v, o: torch.norm(v @ o.T, dim=1).repeat(len(w), 1), "no part"),
         (
             encoder.check_what_arrives,
+            lambda w, v, o: w.T * torch.norm(v @ o.T, dim=1),
+            "weights are transposed",
+        ),
+        (encoder.check_what_arrives, lambda w, v, o: w * torch.norm(v @ o, dim=1), "as in `nn.Linear`"),
+        (
+            encoder.check_what_arrives,
+            lambda w, v, o: torch.einsum("ij,jc,dc->ijd", w, v, o),
+            "length of each",
+        ),
+        (
+            encoder.check_neighbours,
+            lambda r, c, reach: loop_over_cells(in_both)(c, r, reach),
+            "token 3 is the first",
+        ),
+        (
+            encoder.check_what_arrives,
             lambda weights, values, out: torch.linalg.norm(weights @ (values @ out.T), dim=1),
             "Before the sum",
         ),
@@ -174,6 +190,11 @@ def test_a_typical_wrong_answer_gets_the_message_that_helps(check: Check, answer
 )
 def test_other_ways_are_right_as_well(check: Check, answer):
     assert check.verdict(answer).right
+
+
+def test_a_mask_of_floats_is_told_that_a_mask_is_bool():
+    verdict = encoder.check_neighbours.verdict(lambda *p: loop_over_cells(in_both)(*p).float())
+    assert verdict.status == "wrong" and "torch.float32; a mask is bool" in verdict.message
 
 
 def test_a_wrong_mask_of_neighbours_is_shown_number_by_number():
