@@ -1,4 +1,8 @@
-"""D10: positions as fixed sines, as learned vectors, or not at all."""
+"""D10: positions as fixed sines, as learned vectors, or not at all.
+
+Of four seeds three are better with sines than with learned vectors, and one is worse by as much: between these two it
+is not decided. Without positions all four are worse than with either; three learn next to nothing, one comes quite far.
+"""
 
 from minivis.detr import DETR
 from minivis.experiments.experiment import Experiment

@@ -16,9 +16,10 @@ CLAIMS = (
         id="D29",
         statement="DETR is bad at small objects, because it reads one coarse scale of the backbone.",
         verdict="qualified",
-        finding="It is worse on small objects. But a coarse map cost a small model time: trained twice as long, it is no "
-        "worse on small or on large things than with cells a quarter as wide. Where both would end was not put to the "
-        "test, nor crowds of small things (the paper, on COCO: a map twice as fine, DC5, gains 2 AP on small objects).",
+        finding="It is worse on small objects. But a coarse map cost a small model time: trained twice as long, it is "
+        "no worse on small or on large things than with cells a quarter as wide. Where both would end was not put to "
+        "the test, nor crowds of small things (the paper, on COCO: a map twice as fine, DC5, gains 2 AP on small "
+        "objects).",
         evidence=Measured("AP_small", ("stride 16", "stride 16, 3,200 steps", "stride 4")),
         notebook="05",
     ),
