@@ -40,7 +40,7 @@
 # document*. Such notes get much right and some things wrong, and so do we all. So each of its claims has a number (D for DETR, C for CLIP, S for DINO), is put
 # to a test in the notebook that reaches it, and gets a verdict: confirmed, corrected, qualified, or not decided at this scale.
 #
-# Finished today are this page and the notebooks on DETR, 01 to 05. The others are being written.
+# Finished today are this page and the notebooks on DETR, 01 to 06. The others are being written.
 
 # %% [markdown]
 # ## Setup

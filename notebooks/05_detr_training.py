@@ -1804,4 +1804,4 @@ show_claims("D27", "D29", "D31", "D33")
 # - Zhu, Su, Lu, Li, Wang, Dai: *Deformable DETR*, ICLR 2021. What came of small objects and slow training.
 # - Bolya, Foley, Hays, Hoffman: *TIDE: A General Toolbox for Identifying Object Detection Errors*, ECCV 2020. Reasons for wrong detections, done thoroughly.
 #
-# **Next:** notebook 06 gives every object a mask: the panoptic head. (It is being written.)
+# **Next:** notebook 06 gives every object a mask: the panoptic head.
