@@ -190,7 +190,8 @@ def curves(log: list[dict[str, Any]], blind: Blind) -> Figure:
     ):
         axis.plot(steps, [entry.get(name, np.nan) for entry in log], color=CURVE)
         for level in lines:
-            axis.axhline(level, color=LINE, linestyle="--")
+            line = axis.axhline(level, color=LINE, linestyle="--")
+        axis.legend([line], ["without a look"], fontsize=8)
         axis.set(title=name, xlabel="step", ylim=(0, None))
     return figure
 

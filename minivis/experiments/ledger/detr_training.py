@@ -36,7 +36,8 @@ CLAIMS = (
         id="D33",
         statement="DETR needs an order of magnitude more epochs than classical detectors.",
         verdict="qualified",
-        finding="It needs more: in a small world two to four times the steps of a convolutional detector of its size. "
+        finding="It needs more: in a small world about five times the steps of a convolutional detector of its size at "
+        "the start, twice as many later. "
         "The paper: 500 epochs against 109 of a long Faster R-CNN schedule.",
         evidence=Measured("AP50_400", ("DETR", "convolutions")),
         notebook="05",
