@@ -11,7 +11,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/minivis/minivis/blob/main/notebooks/02_detr_encoder.ipynb)
 #
-# **Time:** about 60 minutes to read and try; the cells run in about a minute on two CPU cores.
+# **Time:** about 60 minutes to read and try; the cells run in about 4.5 minutes on two CPU cores.
 # **You need:** notebook 01 for what a feature map is, and PyTorch as far as `nn.Module`. No GPU, no network.
 #
 # A feature map is a grid of vectors, and each of them knows its own surroundings. An object is larger than that. The encoder lets the cells talk:
@@ -57,9 +57,10 @@ print(f"device: {device}, seed: {SEED}")
 # A scene of 128 × 128 pixels has become 8 × 8 cells, each for 16 × 16 pixels. The framed one lies on the ring, and holds a piece of orange arc. A
 # piece of arc is not a ring yet. **Where does a cell look to find out what it is part of?**
 #
-# Point at places in the picture. Yellow is where that cell looks: the mean of eight *heads*, each of which is a small map on the right. Press one
-# of them to lay it over the picture, and try the three layers. The dashed boxes are the true objects; below each map stands over how many cells it
-# is spread, and how much of it lies in the box of the cell's own object.
+# Point at places in the picture; a click keeps a cell, and the arrow keys go on from there. Yellow is where that cell looks: the mean of eight
+# *heads*, each of which is a small map on the right. Press one of them to lay it over the picture, press it again for the mean, and try the three
+# layers. Each map has its own colour scale unless you ask for one for all. The dashed boxes are the true objects; below each map stands over how
+# many cells it is spread (so many equal weights have the same entropy), and how much of it lies in the box of the cell's own object.
 
 # %%
 from minivis.data.scenes import load_shipped_scenes
@@ -80,9 +81,10 @@ explorer.token = explorer.token_at(x=58, y=60)
 explorer
 
 # %% [markdown]
-# What you should find: from this cell, head 3 of layer 2 stays on the ring, and head 1 looks at objects, whichever they are. Head 4 looks to the
-# lower right from nearly everywhere; that a circle lies there is chance. Nobody told them to. Any picture of your own goes in the same way:
-# `AttentionExplorer.of(model, PIL.Image.open("mine.jpg"))`.
+# What you should find: from this cell, head 3 of layer 2 stays on the ring, and head 1 looks at objects, whichever they are. Nobody told them to.
+# Head 4 looks to the lower right from nearly everywhere; that a circle lies there is chance. Any picture of your own goes in the same way:
+# `from PIL import Image`, then `AttentionExplorer.of(model, Image.open("mine.jpg"))`. It is brought down to 16 cells on its long side. But this
+# model has seen nothing but drawn scenes: where it looks in a photograph says little about photographs.
 #
 # **Predict before you run on.** Write your answers down.
 #
@@ -93,14 +95,14 @@ explorer
 #
 # 1. It depends on whether the positions are shuffled along. If they are, the outputs come out shuffled in the same way, and nothing else changes.
 #    If positions stay where they were, every cell believes it is somewhere else.
-# 2. Sixteen times: four times as many cells, each compared with four times as many. Whether the whole encoder takes sixteen times as long is
-#    another question, and we will measure it.
+# 2. Sixteen times: four times as many cells, each compared with four times as many. Whether a whole layer takes sixteen times as long is
+#    another question; D30 below measures it.
 # </details>
 
 # %% [markdown]
 # ## Symbols and shapes
 #
-# | symbol | in `detr-mini` | shape | meaning |
+# | symbol | number or name in `detr-mini` | shape | meaning |
 # | --- | --- | --- | --- |
 # | $n$ | 64 | | cells of the feature map, height times width; "tokens" |
 # | $d$ | 128 (DETR: 256) | | numbers in a token |
@@ -203,7 +205,8 @@ print("A, B, C:", attention(q * ln2, k, v).flatten().round(decimals=3).tolist())
 # ### Why divide by $\sqrt{d_k}$?
 #
 # The dot product of two random vectors is a sum of $d_k$ random numbers, so its size grows like $\sqrt{d_k}$. A softmax over large scores gives
-# nearly all to the largest and has hardly any gradient left. Take 64 random keys and ask how much the best one gets, on average:
+# nearly all to the largest, and a weight $w$ changes with its own score by $w(1-w)$, which is near 0 for $w$ near 0 or 1.
+# Take 64 random keys and ask how much the best one gets, on average:
 
 # %%
 for d in (16, 64, 256):
@@ -217,8 +220,9 @@ for d in (16, 64, 256):
 # ### Heads
 #
 # One softmax makes one mixture. But a cell may want to know several things: what continues my edge, what else is there, where does the ground end.
-# So the $d$ channels are cut into $h$ slices, and each slice does its own attention, with its own weights. It takes as
-# many multiplications as before: $h$ attentions on $d/h$ channels. (There are $h$ times as many weights to store, if anybody stores them.)
+# So $Q$, $K$ and $V$, once they are projected, are cut into $h$ slices of $d/h$ channels, and each slice makes a map of its own. (The projections
+# read all of $x$, so every head can draw on every channel.) It takes as many multiplications as before: $h$ attentions on $d/h$ channels. (There
+# are $h$ times as many attention weights to store, if anybody stores them.)
 
 # %%
 
@@ -285,10 +289,12 @@ with torch.no_grad():
     for layer in encoder.layers:
         ours, package = encoder_layer(ours, pos, layer), layer(package, mask, pos)
         assert torch.allclose(ours, package, atol=1e-4)
+    assert torch.allclose(encoder(x, mask, pos), encoder.norm(ours), atol=1e-3)
 print("the same after each of", len(encoder.layers), "layers")
 
 # %% [markdown]
-# The package's layer does both orders. Compare the line in `attend` with yours.
+# In the pre-norm order nothing norms what leaves the last layer, so the encoder ends in one more norm. The package's layer does both orders.
+# Compare the line in `attend` with yours.
 
 # %%
 from minivis.detr import TransformerEncoderLayer
@@ -321,18 +327,18 @@ print(f"the query of cell 27 in two pictures: cosine {similarity:.2f}")
 # ### D5 · "In self-attention, Query == Key"
 #
 # In code it reads `q = k = x + pos`, and that is where the sentence comes from. But two different matrices are still to come. If queries and keys
-# were the same, the scores would be symmetric: what I am for you, you are for me. How far are they from that? Let us call it *lopsidedness*: the part
-# that changes sign when the matrix is mirrored, as a share of the whole.
+# were the same, the scores (before the softmax) would be symmetric: what I am for you, you are for me. How far are they from that? Let us call it
+# *lopsidedness*: the part that changes sign when the matrix is mirrored, as a share of the whole.
 
 # %%
 with torch.no_grad():
     normed = layer.norm1(x) + pos
-    q, k = (
-        split_heads(projection(normed), 8)
-        for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj)
-    )
-    scores = q @ k.mT / q.shape[-1] ** 0.5
-    same = q @ q.mT / q.shape[-1] ** 0.5
+
+
+@torch.no_grad()
+def scores_by(to_q, to_k):
+    q, k = split_heads(to_q(normed), 8), split_heads(to_k(normed), 8)
+    return q @ k.mT / q.shape[-1] ** 0.5
 
 
 def lopsidedness(scores):
@@ -340,12 +346,22 @@ def lopsidedness(scores):
     return ((scores - scores.mT).norm() / (2 * scores.norm())).item()
 
 
-assert lopsidedness(same) < 1e-3 and lopsidedness(scores) > 0.3
-print(f"trained Q and K: lopsided by {lopsidedness(scores):.2f}; Q for both: {lopsidedness(same):.2f}")
+trained, fresh = layer.self_attn, MultiHeadAttention(128, 8).to(device)
+same = scores_by(trained.q_proj, trained.q_proj)
+by_training, by_chance = (
+    lopsidedness(scores_by(each.q_proj, each.k_proj)) for each in (trained, fresh)
+)
+
+assert lopsidedness(same) < 1e-3 and min(by_training, by_chance) > 0.3
+assert lopsidedness(same.softmax(-1)) > 0.3
+print(f"scores lopsided by {by_training:.1f} with trained Q and K", end=", ")
+print(f"{lopsidedness(same):.1f} with Q for both")
+print(f"and by {by_chance:.1f} with fresh random matrices")
 
 # %% [markdown]
-# **Corrected.** The same *input*, through different projections. A cell at the edge of a ring may look for its middle without the middle looking
-# back.
+# **Corrected.** The same *input*, through different projections: how much one cell scores for another says little about the way back. That is so
+# with any two different matrices, trained or not. (Do not look for it in the weights. The softmax divides each row by a sum of its own, so weights
+# are lopsided even when queries and keys are the same.)
 #
 # ### D4 · "Self-attention is invariant to permutation"
 #
@@ -359,6 +375,7 @@ with torch.no_grad():
     after = encoder(x[:, shuffle], mask, pos[:, shuffle])
     stayed = encoder(x[:, shuffle], mask, pos)  # the cells move, the positions stay
 
+
 def differs(one, other):
     """The length of the difference, as a share of the length."""
     return ((one - other).norm() / other.norm()).item()
@@ -371,9 +388,9 @@ assert differs(after, before) > 0.5 and differs(stayed, before[:, shuffle]) > 0.
 assert torch.allclose(after, before[:, shuffle], atol=1e-3)
 
 # %% [markdown]
-# **Corrected.** Equivariant: shuffle the outputs as well, and nothing has changed. (The *mean* of all outputs would be invariant.) It follows that without positions a cell cannot tell a neighbour from
-# a far-away cell of the same look: to attention a picture is a bag of patches. With the positions left in place the outputs change, so this
-# encoder does read them.
+# **Corrected.** Equivariant: shuffle the outputs as well, and nothing has changed. (The *mean* of all outputs would be invariant.) It follows that
+# without positions a cell cannot tell a neighbour from a far-away cell of the same look: to attention a picture is a bag of patches. With the
+# positions left in place the outputs change, so this encoder does read them.
 #
 # ### What positions buy
 #
@@ -426,7 +443,7 @@ print(f"always naming the picture's commonest colour would give {100 * COUNTING:
 
 # %% [markdown]
 # Without positions nothing is better than counting colours, and that is about as far as it got. With them, the maps show how it is done. Each
-# panel is what one cell of the upper row looks at:
+# panel is what one cell of the upper row looks at. (A little weight may spill over to a cell beside the right one.)
 
 # %%
 import matplotlib.pyplot as plt
@@ -479,10 +496,9 @@ show_experiment("D10", "AP50", "loss_giou", "class_error")
 show_experiment("D7", "AP50", "loss_giou", "class_error")
 
 # %% [markdown]
-# **Confirmed.** With positions added once to the cells, every one of the three trainings has a lower AP50 than its twin of the same seed. (With
-# the object queries added once as well, one of three does not; and by the GIoU loss one of three with the cells once is not worse. Differences are
-# as small as the spread of seeds.) Added once, positions become part of
-# the content: later layers have to carry them along. The paper found the same with a full model, by 1.4 AP.
+# **Confirmed, by the paper.** There cells and queries once cost a full model 1.4 AP (its table 3). Here the same, "both once", has the lower AP50 in
+# two trainings of three. With the *cells* once it is three of three, though by the GIoU loss one of them is not worse. Differences are as small as
+# the spread of seeds. A reason to expect it: added once, positions become part of the content, and later layers have to carry them along.
 
 # %% [markdown]
 # ### D6 · "Values carry no positions"
@@ -493,11 +509,15 @@ show_experiment("D7", "AP50", "loss_giou", "class_error")
 show_experiment("D6", "AP", "AP50", "loss_giou")
 
 # %% [markdown]
-# **Not decided at this scale.** One training is far better with positions in the values, two are worse, and the mean AP is the same. The sentence
-# is right about what DETR does. That it *matters* has not been shown here, and the paper's ablations leave it out.
+# **Not decided at this scale.** One training is far better with positions in the values, two are worse. The mean AP is the same, the mean AP50
+# lower (0.67, not 0.77). The sentence is right about what DETR does. That it *matters* has not been shown here, and the paper's ablations leave it
+# out.
 
 # %% [markdown]
 # ### D8 · "Activations: ReLU, GELU, GLU"
+#
+# Between the two matrices of the feed-forward network stands a function. DETR takes ReLU, which cuts off what is below 0. GELU does so with a soft
+# bend. The document offers a third, GLU. Do they fit into the same place?
 
 # %%
 from minivis.detr.transformer import FeedForward
@@ -516,6 +536,7 @@ try:
 except ValueError as error:
     print(f"the package says so at once: {error}")
 
+
 # %% [markdown]
 # **Corrected.** A gated linear unit multiplies one half of its channels by a gate made of the other half, so it halves the width. It needs a first
 # matrix of twice the size. The official code offers the name as well, and whoever chooses it gets an error of shapes at the first picture.
@@ -532,14 +553,18 @@ except ValueError as error:
 # 1066 pixels:
 
 # %%
+def multiplications(n, d=256, f=2048):
+    """Of the projections, the quadratic part and the feed-forward network."""
+    return 4 * n * d**2, 2 * n**2 * d, 2 * n * d * f
+
+
 for name, height, width, stride in (
     ("800 × 1066, stride 32", 800, 1066, 32),
     ("the same, stride 16", 800, 1066, 16),
     ("the same, stride 8", 800, 1066, 8),
 ):
-    n, d, f = math.ceil(height / stride) * math.ceil(width / stride), 256, 2048
-    projections, quadratic, feed_forward = 4 * n * d**2, 2 * n**2 * d, 2 * n * d * f
-    share = quadratic / (projections + quadratic + feed_forward)
+    n = math.ceil(height / stride) * math.ceil(width / stride)
+    share = multiplications(n)[1] / sum(multiplications(n))
     stored = 4 * 8 * n**2  # bytes of the weights of eight heads, in float32
     print(
         f"{name:22} n = {n:6}, quadratic part {100 * share:3.0f} %,"
@@ -624,6 +649,22 @@ show(
 # **Qualified.** The time of *self*-attention tends to the square of $n$; at small $n$ the projections, which are linear, hide it.
 # *Cross*-attention is linear in $n$: the number of queries does not grow with the picture. And memory is linear in both, as long as nobody asks
 # for the weights. Whoever does (as widgets do) pays with the square.
+#
+# Back to your second prediction: a whole layer of DETR, with its feed-forward network, on a picture twice as wide and twice as high.
+
+# %% tags=["nbval-ignore-output"]
+whole = TransformerEncoderLayer(256, 8).eval()
+with torch.inference_mode():
+    small, large = (
+        fastest_seconds(partial(whole, cells, None, cells))
+        for cells in (torch.randn(1, 850, 256), torch.randn(1, 3400, 256))
+    )
+counted = sum(multiplications(3400)) / sum(multiplications(850))
+print(f"a whole layer: {counted:.1f} times the multiplications, {large / small:.1f} times as long")
+assert counted < 7.5 and 4 < large / small < 14
+
+# %% [markdown]
+# Not sixteen times: by count seven, since at 850 cells most of the work is linear.
 
 # %% [markdown]
 # ## Train it, with and without positions
@@ -645,7 +686,7 @@ for kind in ("sine", "none"):
     )
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 def smooth(values, width=25):
     return np.convolve(values, np.ones(width) / width, mode="valid")
 
@@ -657,9 +698,12 @@ for axis, name, title in zip(
     for kind, colour in (("sine", "#0072B2"), ("none", "#D55E00")):
         axis.plot(smooth(histories[kind][name]), color=colour, label=f"positions: {kind}")
     axis.set(title=title, xlabel="step", ylim=(0, None))
+    last = {kind: np.mean(history[name][-50:]) for kind, history in histories.items()}
+    print(
+        f"{title:8} in the last 50 steps: {last['sine']:.2f} with positions, {last['none']:.2f} without"
+    )
 axes[0].legend()
-last = {kind: np.mean(history["loss_giou"][-50:]) for kind, history in histories.items()}
-assert last["none"] > 1.2 * last["sine"]
+assert last["none"] > 1.2 * last["sine"]  # of the GIoU loss
 show(
     figure,
     "Class, L1 and GIoU loss while two detectors train. All three are lower with sine positions than "
@@ -667,7 +711,7 @@ show(
 )
 
 # %% [markdown]
-# Boxes and classes both suffer. They may hang together: as long as it is not clear which query an object belongs to, a query can hardly learn its
+# Both suffer, the boxes more. The two may hang together: as long as it is not clear which query an object belongs to, a query can hardly learn its
 # class. That the boxes get better at all without positions can have two reasons. Queries learn where objects usually are, and how large; and
 # convolutions pad with zeros at the border of the picture, so cells near it look different (Islam et al., below), and a little of *where* leaks
 # in.
@@ -676,7 +720,7 @@ show(
 #
 # | where | what | takes |
 # | --- | --- | --- |
-# | here, on a CPU | the trainings behind D6, D7, D10 or D34 once more, or with more seeds: `minivis experiment D10 --seeds 5` | `minivis experiment` says it: about ten minutes on one core for three seeds |
+# | here, on a CPU | the trainings behind D6, D7, D10 or D34 once more, or with more seeds: `minivis experiment D10 --seeds 5` | minutes on one core; the command says how many, and more seeds take more |
 # | a GPU, for example Colab's | the large detector without an encoder: `minivis train detr-mini --set model.encoder_layers=0 --out runs/no_encoder`, or without positions: `--set model.positions=none` | with its encoder about an hour on one CPU core; on a GPU not measured |
 # | several GPUs and COCO | the paper's own ablation, 3.9 AP less: `minivis train detr-r50-coco --data COCO --set model.encoder_layers=0` | with the encoder three days on 16 GPUs in the paper |
 
@@ -696,12 +740,16 @@ hundred = batch_of(range(100))
 
 
 @torch.inference_mode()
-def ap(detector, images=hundred.images, widened=1.0):
-    """AP on the hundred scenes. `widened`: the width that boxes are fractions of, in scenes."""
+def measured(detector, images=hundred.images, widened=1.0):
+    """AP of all kinds on the hundred scenes. `widened`: what boxes are fractions of, in widths."""
     outputs = detector(images)
     boxes = outputs["pred_boxes"] * torch.tensor([widened, 1, widened, 1], device=device)
     answers = {"pred_logits": outputs["pred_logits"].cpu(), "pred_boxes": boxes.cpu()}
-    return average_precision(answers, hundred.targets, scenes)["AP"]
+    return average_precision(answers, hundred.targets, scenes)
+
+
+def ap(detector, images=hundred.images):
+    return measured(detector, images)["AP"]
 
 
 AS_TRAINED = ap(model)
@@ -724,29 +772,38 @@ padding[:, :, 128:] = True
 unmasked = ImageBatch(wide, torch.zeros_like(padding))
 
 masked = ap(model, ImageBatch(wide, padding))
-forgotten = ap(model, unmasked, widened=192 / 128)
+forgotten = measured(model, unmasked, widened=192 / 128)
 codes = model.positions(padding[:1, ::16, ::16])  # what they are with the mask: (1, d, 8, 12)
 placed = copy.deepcopy(model)
 placed.positions.forward = lambda mask: codes.expand(len(mask), -1, -1, -1)
 positions_right = ap(placed, unmasked)
 with torch.inference_mode(), record_attention(placed) as maps:
     placed(unmasked)
-weights = maps["transformer.encoder.layers.0.self_attn"]  # (B, heads, 96, 96): 8 rows of 12 cells
-on_padding = (
-    weights.unflatten(-1, (8, 12)).unflatten(2, (8, 12))[:, :, :, :8, :, 8:].sum((-1, -2)).mean()
-)
+on_padding = [
+    maps[f"transformer.encoder.layers.{number}.self_attn"]  # (B, heads, 96, 96): 8 rows of 12 cells
+    .unflatten(-1, (8, 12))
+    .unflatten(2, (8, 12))[:, :, :, :8, :, 8:]
+    .sum((-1, -2))
+    .mean()
+    for number in range(3)
+]
 
-print(f"padded, with the mask: AP {masked:.2f}   without it: AP {forgotten:.2f}")
+print(f"padded, with the mask: AP {masked:.2f}   without it: AP {forgotten['AP']:.2f}", end=" ")
+print(f"(AP50 {forgotten['AP50']:.2f}, AP75 {forgotten['AP75']:.2f})")
 print(f"without it, but with the right positions: AP {positions_right:.2f}")
-print(f"and there cells of the picture give {100 * on_padding:.0f} % of their weight to padding")
-assert masked > AS_TRAINED - 0.1 and forgotten < masked - 0.2
-assert positions_right > masked - 0.2 and positions_right > forgotten + 0.2
+shares = ", ".join(f"{100 * share:.0f}" for share in on_padding)
+print(f"and there cells of the picture give {shares} % of their weight to padding, layer by layer")
+assert masked > AS_TRAINED - 0.1 and forgotten["AP"] < masked - 0.2
+assert forgotten["AP50"] > 0.6 and forgotten["AP75"] < 0.1
+assert positions_right > masked - 0.2 and positions_right > forgotten["AP"] + 0.2
+assert max(on_padding) < 1 / 3  # what a flat map would give
 
 # %% [markdown]
 # **The symptom:** an AP that depends on what a picture was batched with. When yours changes with the batch size, look for a mask that got lost.
 # The cause one thinks of first is the lesser: cells look into the padding, which costs a little. Most of the harm comes from positions that are
-# stretched over a wider picture, and say of every cell that it lies farther left. (A little is lost *with* the mask too, in the backbone, which has
-# none: it averages over the padding in its group norms, and its convolutions reach into it.) The widget hatches padding; no cell looks there:
+# stretched over a wider picture, and say of every cell that it lies farther left: most objects are still found (AP50), with boxes that
+# do not fit (AP75). (A little is lost *with* the mask too, in the backbone, which has none: it averages over the padding in its group norms, and
+# its convolutions reach into it.) The widget hatches padding; no cell looks there:
 
 # %%
 padded = AttentionExplorer.of(
@@ -756,26 +813,32 @@ padded.token = padded.token_at(x=105, y=15)
 padded
 
 # %% [markdown]
-# Third, the freedom to choose. Set a layer's queries to zero, and all its scores are 0: every cell looks everywhere alike, in every head. The
-# layer still passes values on, but its *maps* are gone.
+# Third, the freedom to choose. Set a head's queries to zero, and all its scores are 0: every cell looks everywhere alike. The head still passes
+# values on, but its *map* is gone.
 
 # %%
 
 
-def flattened(*layers):
-    """The detector with maps that are the same everywhere in these encoder layers."""
+def flattened(number, *heads):
+    """The detector with maps that are the same everywhere, in these heads of an encoder layer."""
     flat = copy.deepcopy(model)
-    for number in layers:
-        projection = flat.transformer.encoder.layers[number - 1].self_attn.q_proj
-        nn.init.zeros_(projection.weight)
-        nn.init.zeros_(projection.bias)
+    projection = flat.transformer.encoder.layers[number - 1].self_attn.q_proj
+    for head in heads:
+        for parameter in projection.parameters():
+            nn.init.zeros_(parameter[16 * (head - 1) : 16 * head])
     return flat
 
 
-flat = {layers: ap(flattened(*layers)) for layers in ((1,), (2,), (3,), (1, 2, 3))}
-for layers, value in flat.items():
-    print(f"flat maps in layer {', '.join(map(str, layers)):8} AP {value:.2f}")
-assert flat[1,] > AS_TRAINED - 0.15 and flat[3,] < 0.2
+ALL = range(1, 9)
+flat = [ap(flattened(number, *ALL)) for number in (1, 2, 3)]
+for number, value in enumerate(flat, start=1):
+    print(f"flat maps in layer {number}: AP {value:.2f}")
+alone = [ap(flattened(3, head)) for head in ALL]
+print("in one head of layer 3 alone, 1 to 8:", " ".join(f"{value:.2f}" for value in alone))
+first = ap(flattened(1, 2, 8))
+print(f"in heads 2 and 8 of layer 1: {first:.2f}")
+assert min(flat[0], first) > AS_TRAINED - 0.15 and flat[2] < 0.2
+assert alone[2] > AS_TRAINED - 0.15 and alone[7] < alone[2] - 0.2
 
 # %% [markdown]
 # The detector hardly misses the maps of layer 1, and without those of layer 3 it finds nothing. Could you have told by looking at them? Two
@@ -804,33 +867,32 @@ for number, weights in enumerate(recorded, start=1):
     shares = (" ".join(f"{100 * share:3.0f}" for share in each) for each in (to_own, to_border))
     print(f"layer {number}:", " | ".join(shares))
     assert number != 1 or to_own[[1, 7]].min() > 0.3
-    assert number != 3 or to_border[[2, 6, 7]].min() > 0.6
+    assert number != 3 or (to_border[2] - to_border[7]).abs() < 0.1
 by_chance = own.mean(-1)[on_object].mean(), border.float().mean()
 print(f"a flat map: {100 * by_chance[0]:.0f} | {100 * by_chance[1]:.0f}")
 
 # %% [markdown]
 # No. Heads 2 and 8 of layer 1 hold to the cell's own object, with three times what a flat map would give it, and as much as the best head of layer
-# 3; yet little hangs on them. Heads 3, 7 and 8 of layer 3 give about two thirds of their weight or more to the border; yet without that layer's
-# maps nothing is found. **How a map looks does not say how much hangs on it.** (Nor is this the last word: taking something away is blunt, since
-# the later layers never saw such inputs in training.)
+# 3; yet without both the detector is nearly as good. Heads 3 and 8 of layer 3 give the same share to the border, about two thirds; yet head 3 is
+# hardly missed, and head 8 costs nearly half of the AP. **How a map looks does not say how much hangs on it.** (Nor is this the last word: taking
+# something away is blunt, since the later layers never saw such inputs in training.)
 
 # %% [markdown]
 # ### D34 · "The transformer sees relations of things far apart"
 #
 # To test that, the class of an object must depend on something out of its sight. So here it does: circles are of two kinds, and which kind they
-# are says the colour of a mark at the far end of an empty margin. The backbone is made so short-sighted that no cell sees both. `right_far` is the
-# share of circles that are given the right kind; a guess gets half.
+# are says the colour of a mark at the far end of an empty margin. The backbone is made so short-sighted that no cell sees both. A training ends when
+# nine in ten shapes (`right_near`) and kinds (`right_far`; a guess gets half) are right. `steps` says when that was, `steps_near` when the shapes
+# were.
 
 # %%
-show_experiment("D34", "right_far", "AP_far", "AP_near")
+show_experiment("D34", "found", "steps", "steps_near", "right_far")
 
 # %% [markdown]
-# **Qualified.** Relations of far apart things *can* be learned: in six of nine trainings every circle or nearly so gets its right kind, in the
-# other three it is a guess, and nothing lies between. (So look at the points: a bar averages hits and misses.) It takes no encoder: the decoder's
-# queries read the whole picture too, and four decoder layers alone found it three times of three. **What the encoder adds, these trainings do not
-# say.** In 800 steps it was found once of three times with two encoder layers before two decoder layers, and twice without them: that is the luck
-# of the seed, for or against. The paper trains far longer, and there the encoder helps: without one its model loses 3.9 AP, most on large objects
-# (its section 4.2).
+# **Qualified.** The relation is learned in every one of these 24 trainings, in 300 to 700 steps, and nearly always as soon as the shapes are. It
+# takes no encoder: the decoder's queries read the whole picture too, and those models find it as soon as the ones with two or four encoder
+# layers. So *seeing far* is not what this encoder is needed for. There is one mark for the whole picture, though; relations of particular things
+# would be harder, and were not tried. In the paper, without an encoder the model loses 3.9 AP, most on large objects (its section 4.2).
 
 # %% [markdown]
 # ## Look inside: what heads are in the habit of
@@ -872,7 +934,7 @@ show(
 # Three reasons not to read it as an explanation.
 #
 # 1. **A weight is not what arrives.** What arrives is the weight times a value, through the last matrix. A small value with a large weight brings
-#    little.
+#    little, and what two heads bring may cancel.
 # 2. **A cell is not its pixels.** Its vector has seen far more than its 16 × 16 pixels (notebook 01), and after one layer of attention it holds a
 #    part of all others.
 # 3. **Little may hang on it**, as in layer 1 above.
@@ -886,24 +948,28 @@ with torch.inference_mode():
     for number, (layer, weights) in enumerate(zip(encoder.layers, recorded), start=1):
         values = split_heads(layer.self_attn.v_proj(layer.norm1(x)), 8).cpu()
         out = layer.self_attn.out_proj.weight.unflatten(1, (8, -1)).cpu()  # (d, heads, d / heads)
-        same = []
+        same, near = [], []
         for A, v in zip(weights[:20], values):  # twenty pictures will do
             arrives = torch.einsum("hij,hjc,dhc->ijd", A, v, out).norm(dim=-1)
-            same.append(A.mean(0).argmax(-1) == arrives.argmax(-1))
-        agreement = torch.cat(same).float().mean().item()
-        assert agreement < 0.85
-        print(f"layer {number}: in {100 * agreement:.0f} % of the cells they are the same")
+            hits = A.mean(0).argmax(-1)[:, None] == arrives.topk(3, dim=-1).indices
+            same.append(hits[:, 0])
+            near.append(hits.any(-1))
+        agreement, among = (torch.cat(each).float().mean().item() for each in (same, near))
+        assert agreement < 0.85 and among > 0.75
+        print(f"layer {number}: the same in {100 * agreement:.0f} % of the cells", end=", ")
+        print(f"among the three from which most arrives in {100 * among:.0f} %")
         x = layer(x, mask, pos)
 
 # %% [markdown]
-# In about a quarter of the cells or more, the brightest place of the map is not where most comes from. Use maps to find questions, and answer them
+# In about a quarter of the cells or more, the brightest place of the map is not where most comes from. Mostly it is among the first three: a map is
+# a fair sketch of what arrives, and no measurement of it. Use maps to find questions, and answer them
 # by taking something away.
 #
 # ## Real weights
 #
 # The same widget on the last layer of the paper's own ResNet-50 model and a photograph. The model has 48 heads in six layers; one layer is taken
-# here (950 cells looking at 950, in eight heads, are 7 MB). The paper's figure 3 was made so: from a point on an animal, the last layer's attention
-# covers that animal. Without a network the next cell says so and goes on.
+# here (950 cells looking at 950, in eight heads, are 7 MB at a byte each). The paper's figure 3 was made so: from a point on an animal, the last
+# layer's attention covers that animal. Without a network the next cell says so and goes on.
 
 # %% tags=["nbval-ignore-output"]
 from IPython.display import display
@@ -949,7 +1015,8 @@ check_weights_with_padding(weights_with_padding)
 # %% [markdown]
 # ### Exercise 2: where the positions go (10 minutes)
 #
-# DETR's self-attention from cells to mixtures, with one head, no biases and no last matrix. Write it without looking up, the softmax included.
+# DETR's self-attention from cells to mixtures, with one head, no biases and no last matrix. Write it from the equation, without
+# scrolling up; `softmax` itself may be torch's.
 #
 # <details><summary>A hint</summary>
 #
@@ -1028,7 +1095,7 @@ check_neighbours(neighbours)
 # ### Exercise 5: what arrives (10 minutes)
 #
 # For one head: how *long* is the vector that cell $i$ gets from cell $j$? It is the weight $A_{ij}$ times the value $v_j$ after the head's part of
-# the last matrix, $\lVert A_{ij}\, W_O v_j \rVert$.
+# the last matrix $W_O$ (`out_proj`), $\lVert A_{ij}\, W_O v_j \rVert$.
 #
 # <details><summary>A hint</summary>
 #
@@ -1049,8 +1116,8 @@ check_what_arrives(what_arrives)
 # %% [markdown]
 # ## In short
 #
-# - Attention is a soft lookup: $\mathrm{softmax}(QK^\top/\sqrt{d_k})\,V$. Q, K and V are made from the cells by learned matrices; nothing else is
-#   learned.
+# - Attention is a soft lookup: $\mathrm{softmax}(QK^\top/\sqrt{d_k})\,V$. Q, K and V are made from the cells by learned matrices, and
+#   are themselves not parameters.
 # - Heads do it several times side by side, on slices of the channels, with no more multiplications than one.
 # - By itself it is equivariant: it sees a bag of cells. Positions, added to queries and keys in every layer, say where things are. DETR adds none
 #   to values.
@@ -1092,7 +1159,8 @@ show_claims("D4", "D5", "D6", "D7", "D8", "D10", "D30", "D32", "D34")
 #
 # <details><summary>a) Queries and keys decide where to look, and for that places matter; values are what is taken along</summary>
 #
-# **Right.** A cell can look for "the cell to my left", and what it takes over is what that cell holds.
+# **Right.** A cell can look for "the cell to my left", and what it takes over is what that cell holds. So what leaves a layer was given no
+# positions, and the next layer's queries and keys get them anew. (That values are better without them has not been shown: D6.)
 # </details>
 #
 # <details><summary>b) Values have no room for them: they have fewer channels</summary>
