@@ -474,7 +474,7 @@ show(
 #
 # In another place the document calls it fixed. DETR's are **fixed sines**, with nothing to learn. What is learned is something else: the object
 # queries, which take the place of anchors (notebook 03). But one could learn a vector for each row and each column. Or do without. Each was
-# trained three times from different random weights (`minivis experiment D10` repeats them). AP50 is notebook 00's. `loss_giou` says how badly boxes
+# trained four times from different random weights (`minivis experiment D10` repeats them). AP50 is notebook 00's. `loss_giou` says how badly boxes
 # fit (notebook 04), and `class_error` how many objects in a hundred get a wrong class: of both, less is better. Each point is one training.
 
 # %%
@@ -484,8 +484,9 @@ show_experiment("D10", "AP50", "loss_giou", "class_error")
 
 # %% [markdown]
 # **Corrected.** Sines are DETR's default, with no parameters. The AP50 of learned vectors lies within the spread of the seeds; their boxes fit
-# worse in two of three trainings. (They begin as noise, and have to find out that neighbours are neighbours.) Without positions little is learned
-# in this time. In the paper, which trains far longer, doing without costs 7.8 AP (its table 3).
+# worse in three of four trainings. (They begin as noise, and have to find out that neighbours are neighbours.) Without positions little is learned
+# in three trainings, and one comes quite far, though less far than its twins. In the paper, which trains far longer, doing without costs 7.8 AP
+# (its table 3).
 
 # %% [markdown]
 # ### D7 · "Positions in every layer are better than once"
