@@ -146,6 +146,10 @@ def _first_that_is_near_enough(scores, labels, overlap, true_labels, iou):
     return right
 
 
+def _near_enough_to_any_of_any_class(scores, labels, overlap, true_labels, iou):
+    return (overlap.amax(1) >= iou).tolist()
+
+
 def _in_the_order_of_the_scores(scores, labels, overlap, true_labels, iou):
     right = _right(scores, labels, overlap, true_labels, iou)
     return [right[i] for i in scores.argsort(descending=True).tolist()]
@@ -197,6 +201,9 @@ check_which_are_right = Check(
         _first_that_is_near_enough:
             "You take the first free object that is near enough. Take the one with the largest overlap: the other "
             "may be all that the next detection can have.",
+        _near_enough_to_any_of_any_class:
+            "You ask only whether some object is near enough. It must be of the detection's class, and one that no "
+            "surer detection has taken.",
         _in_the_order_of_the_scores:
             "The right answers in the order of the scores. Put each at its detection's place in the list: "
             "`right[i] = True`.",
@@ -236,6 +243,15 @@ def _mean_of_all_precisions(right, objects):
     return (hits / np.arange(1, len(hits) + 1)).mean()
 
 
+def _trapezoids(right, objects, start=None):
+    """The area below straight lines from point to point, from a precision of `start` at recall 0."""
+    hits = np.cumsum(np.asarray(right, dtype=float))
+    recall, precision = hits / objects, hits / np.arange(1, len(hits) + 1)
+    if start is not None:
+        recall, precision = np.append(0, recall), np.append(start, precision)
+    return np.sum(np.diff(recall) * (precision[1:] + precision[:-1]) / 2)
+
+
 check_average_precision = Check(
     "average_precision",
     solution=_area,
@@ -262,6 +278,12 @@ check_average_precision = Check(
         _at_101_recalls:
             "This is COCO's reading at 101 recalls, nearly the area. Asked is the area itself: a step of width "
             "1 / `objects` at each hit.",
+        _trapezoids:
+            "Trapezoids draw slanted lines between the points, and these leave out the part before the first one. "
+            "The curve has steps: each hit adds 1 / `objects` times the best precision from there on.",
+        partial(_trapezoids, start=1.0):
+            "Trapezoids draw slanted lines between the points. The curve has steps: each hit adds 1 / `objects` times "
+            "the best precision from there on.",
         _mean_of_all_precisions:
             "You average the precision after every detection. An area has widths: only a right detection moves recall, "
             "by 1 / `objects`; a wrong one has no width.",
@@ -410,6 +432,9 @@ check_tokens_at_half = Check(
             "Half of *all*: the feed-forward part belongs to the other half, too.",
         partial(_crossing, projections=0):
             "Half of *all*: the four projections belong to the other half, too.",
+        lambda d, hidden: d + hidden:
+            "Your projections count half: there are four of d × d, so 4 · d² multiply-adds a token, against "
+            "2 · N · d of the two quadratic products and 2 · d · hidden of the feed-forward part. Solve for N.",
         lambda d, hidden: _flops(850, d, hidden):
             "These are operations. Asked is a number of tokens.",
     },

@@ -256,6 +256,24 @@ def test_other_ways_are_right_as_well(check: Check, answer):
             lambda d, hidden: 2 * (2 * d + hidden),
             "There are two products",
         ),
+        (
+            detr_training.check_tokens_at_half,
+            lambda d, hidden: d + hidden,
+            "Your projections count half",
+        ),
+        (
+            detr_training.check_which_are_right,
+            lambda scores, labels, overlap, true_labels, iou: [bool(row.max() >= iou) for row in overlap],
+            "one that no surer detection has taken",
+        ),
+        (
+            detr_training.check_average_precision,
+            lambda right, objects: sum(
+                (sum(right[: n + 1]) / (n + 1) + sum(right[:n]) / n) / 2 * right[n] / objects
+                for n in range(1, len(right))
+            ),
+            "Trapezoids",
+        ),
     ],
 )
 def test_a_typical_wrong_answer_gets_the_message_that_helps(check: Check, answer, help_: str):
