@@ -11,7 +11,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/minivis/minivis/blob/main/notebooks/02_detr_encoder.ipynb)
 #
-# **Time:** about 60 minutes to read and try; the cells run in about 4.5 minutes on two CPU cores.
+# **Time:** about 60 minutes to read and try; the cells run in about a minute on two CPU cores.
 # **You need:** notebook 01 for what a feature map is, and PyTorch as far as `nn.Module`. No GPU, no network.
 #
 # A feature map is a grid of vectors, and each of them knows its own surroundings. An object is larger than that. The encoder lets the cells talk:
