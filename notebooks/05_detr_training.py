@@ -655,7 +655,8 @@ show(
     figure,
     "Four curves of a training. The class loss stays near a dashed line, the blind guess, then "
     "falls; the class error starts between two lines and falls; the L1 loss passes that of the "
-    "mean box, and later that of ten fixed boxes; the answers differ first between queries and only later between pictures.",
+    "mean box, and later that of ten fixed boxes; the answers differ first between queries and "
+    "only later between pictures.",
 )
 early, late = spread["between pictures"][2], spread["between pictures"][-1]
 assert early < 0.25 * late and np.mean(history["loss_bbox"][-20:]) < 0.5 * MEAN_BOX_L1
@@ -878,7 +879,7 @@ show(figure, f"AP50 after {', '.join(map(str, BUDGETS))} steps. {'; '.join(words
 assert all(d < c for d, c in zip(means["DETR"], means["convolutions"]))
 assert means["DETR"][3] < means["convolutions"][3] and means["DETR"][0] < 0.1
 for n, reached in zip(BUDGETS[:4], means["convolutions"]):
-    times_as_many = np.interp(reached, means["DETR"], BUDGETS) / n  # on the drawn line, nearly
+    times_as_many = np.interp(reached, means["DETR"], BUDGETS) / n  # between two dots: a straight line
     print(f"as good as the convolutions after {n} steps: DETR takes {times_as_many:.1f} times as many")
 
 
@@ -1796,7 +1797,7 @@ show_claims("D27", "D29", "D31", "D33")
 #
 # <details><summary>b) To find objects, but not yet to name them</summary>
 #
-# **Not quite.** It may be, but this does not show it. In the training above the loss was there before any picture mattered.
+# **Not quite.** It may be, but this does not show it. The training on the neighbour's boxes came there as well, and to it no picture can matter.
 # </details>
 
 # %% [markdown]
