@@ -44,7 +44,8 @@ CLAIMS = (
         statement="The detector can be frozen while the masks are trained, without loss.",
         verdict="confirmed",
         finding="With as many steps for each part, masks on a frozen detector come out better than those of a joint "
-        "training, and boxes alike. To freeze its parameters is not enough: dropout that is left on makes masks a little worse.",
+        "training, and boxes alike. To freeze its parameters is not enough: dropout that is left on makes masks a "
+        "little worse.",
         evidence=Measured("PQ", ("two stages", "dropout left on", "joint")),
         notebook="06",
     ),
