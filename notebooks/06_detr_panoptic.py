@@ -984,6 +984,8 @@ show(
     "all with g = 1. Beside it the mask of a circle's query from each of the three: a "
     "bright area about the circle; faint outlines of all shapes; a faint picture.",
 )
+x, loud = inputs.x.abs().mean(), inputs.attention.mean()
+print(f"mean size: input map {x:.2f}, attention {loud:.3f}, times 512 {512 * loud:.1f}")
 for name, (one, _) in broken.items():
     print("{:16} IoU of things {:.2f}, of stuff {:.2f}".format(name, *iou_of(one)))
 assert (
@@ -995,10 +997,10 @@ assert (
 # %% [markdown]
 # - **Plain cross-entropy**: the ground is learned, things are not. Nearly all pixels of a thing's mask are background, so to say "nothing"
 #   everywhere is nearly right.
-# - **$g = 1$**: every query gets the same mask, a faint drawing of the whole picture. Beside the input map, whose numbers are of size 1, two
-#   thousandths are not heard, and the attention is the only thing that differs from query to query. The first convolution *could* learn to make
-#   them louder; in 120 steps it does not. The paper had 25 epochs of COCO for it. This package multiplies by the number of places, so that the
-#   mean weight is 1, for small models; with $g = 1$ it is the paper's head.
+# - **$g = 1$**: every query gets the same mask, a faint drawing of the whole picture. Beside the input map's numbers two thousandths are not
+#   heard, and the attention is the only thing that differs from query to query. The first convolution *could* learn to make them louder; in 120
+#   steps it does not. The paper had 25 epochs of COCO for it. This package multiplies by the number of places, so that the mean weight is 1, for
+#   small models; with $g = 1$ it is the paper's head.
 #
 # ### In the trained model: the finer maps taken away
 #
