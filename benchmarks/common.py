@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+Step = Callable[[], Any]
+
 
 class Row(NamedTuple):
     """One measurement of both sides. Less is better."""

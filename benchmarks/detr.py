@@ -6,36 +6,40 @@ and each goes through its public door: `SetCriterion` here, `labels=` there.
     python benchmarks/detr.py [--quick] [--json] [--device cuda] [--threads 2]
 """
 
-import argparse
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
 
 import torch
-from common import Row, arguments, fastest, machine, report
+from common import Row, Step, fastest, machine, report
+from memory import options_of, peak_rows
 from torch import nn
 
 CLASSES, QUERIES, LAYERS = 91, 100, 6
-MIB = 2**20
-CLEAR_REFS = Path("/proc/self/clear_refs")
-
-Step = Callable[[], Any]
 
 
-def reference_model() -> nn.Module:
-    """transformers' DETR-R50 with random weights, as its configuration makes it for training."""
-    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
+def both_models(device: str) -> tuple[nn.Module, nn.Module]:
+    """Ours and theirs, with random weights."""
+    return with_reference("DetrForObjectDetection", CLASSES, ["stage4"], device)
+
+
+def with_reference(kind: str, classes: int, maps: list[str], device: str) -> tuple[nn.Module, nn.Module]:
+    """Ours and theirs: the same random weights, the same of them frozen.
+
+    Theirs is a DETR-R50 of transformers as its configuration makes it for training, of the class `kind`, which reads
+    these maps of the backbone.
+    """
+    import transformers
+
+    from minivis import from_transformers
+    from minivis.pretrained.huggingface import FAMILIES
 
     torch.manual_seed(0)
-    config = DetrConfig(
+    config = transformers.DetrConfig(
         use_timm_backbone=False,
         backbone=None,
-        backbone_config=ResNetConfig(out_features=["stage4"]),  # its defaults are the ResNet-50
-        num_labels=CLASSES,
+        backbone_config=transformers.ResNetConfig(out_features=maps),  # its defaults are the ResNet-50
+        num_labels=classes,
         num_queries=QUERIES,
         decoder_layers=LAYERS,
         auxiliary_loss=True,
@@ -43,23 +47,14 @@ def reference_model() -> nn.Module:
         attention_dropout=0.1,  # as in the paper's code; its default here is none
         activation_dropout=0.1,
     )
-    model = DetrForObjectDetection(config)
-    for module in model.modules():  # random features would grow in each block; trained ones do not
+    theirs = getattr(transformers, kind)(config)
+    for module in theirs.modules():  # random features would grow in each block; trained ones do not
         if type(module).__name__.endswith("BottleNeckLayer"):
             module.layer[-1].normalization.weight.fill_(0.2)
-    return model
-
-
-def both_models(device: str) -> tuple[nn.Module, nn.Module]:
-    """Ours and theirs: the same weights, the same of them frozen."""
-    from minivis import from_transformers
-    from minivis.pretrained.detr_weights import rename
-
-    theirs = reference_model().to(device)
-    ours = from_transformers(theirs)
+    ours = from_transformers(theirs.to(device))
     trained = {name: parameter.requires_grad for name, parameter in ours.named_parameters()}
     for name, parameter in theirs.named_parameters():
-        parameter.requires_grad_(trained[rename(name)])
+        parameter.requires_grad_(trained[FAMILIES[kind].rename(name)])
     return ours.train(), theirs.train()
 
 
@@ -210,42 +205,16 @@ def criterion_rows(device: str, repeats: int) -> list[Row]:
 
 
 def memory_rows(size: tuple[int, int], device: str, precisions: tuple[str, ...]) -> list[Row]:
-    """MiB that training takes at its peak, above the weights; each figure from a process of its own."""
-    if device == "cpu" and not CLEAR_REFS.exists():
-        print("peak memory on a CPU is measured on Linux only", file=sys.stderr)
-        return []
-    rows = []
-    for precision in precisions:
-        peaks = []
-        for side in ("ours", "theirs"):
-            command = [sys.executable, __file__, "--peak-memory-of", side, precision, *map(str, size)]
-            command += ["--device", device, "--threads", str(torch.get_num_threads())]
-            peaks.append(float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
-        rows.append(Row(f"peak memory of training, {shape(size)}, {precision}", *peaks, "MiB"))
-    return rows
+    """MiB that training takes at its peak, above the weights."""
+    names = {precision: f"peak memory of training, {shape(size)}, {precision}" for precision in precisions}
+    return peak_rows(__file__, names, size, device)
 
 
-def peak_memory(side: str, precision: str, size: tuple[int, int], device: str) -> float:
-    """MiB of gradients, optimiser state and activations in two training steps of one side."""
+def training_task(side: str, precision: str, size: tuple[int, int], device: str) -> Step:
+    """A training step of one side."""
     ours, theirs = both_models(device)
     model, loss = (ours, our_loss) if side == "ours" else (theirs, their_loss)
-    step = training_step(model, loss(model, size, device), device, precision == "bf16")
-    if device == "cpu":
-        CLEAR_REFS.write_text("5")  # from now on VmHWM is the peak of what follows
-        before = status_mib("VmRSS")
-    else:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated() / MIB
-    step()
-    step()
-    peak = status_mib("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated() / MIB
-    return peak - before
-
-
-def status_mib(name: str) -> float:
-    """A figure of Linux's account of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+    return training_step(model, loss(model, size, device), device, precision == "bf16")
 
 
 def waits(step: Step) -> int:
@@ -271,15 +240,7 @@ def waiter(device: str) -> Callable[[], None]:
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--peak-memory-of", nargs=4, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    if options.peak_memory_of:
-        side, precision, *size = options.peak_memory_of
-        print(peak_memory(side, precision, tuple(map(int, size)), options.device))
-        return
+    options = options_of(__doc__, training_task)
     size, repeats = ((224, 224), 2) if options.quick else ((512, 640), 10)
     models = both_models(options.device)
     rows = [

@@ -7,63 +7,19 @@ inference. Where both make all of them, the same work is compared.
     python benchmarks/panoptic.py [--quick] [--json] [--device cuda] [--threads 2]
 """
 
-import argparse
-import subprocess
-import sys
-
 import torch
-from common import Row, arguments, fastest, machine, report
-from detr import (
-    CLEAR_REFS,
-    MIB,
-    Step,
-    random_images,
-    random_targets,
-    shape,
-    status_mib,
-    training_step,
-    waiter,
-)
+from common import Row, Step, fastest, machine, report
+from detr import QUERIES, random_images, random_targets, shape, training_step, waiter, with_reference
+from memory import options_of, peak_rows
 from torch import nn
 
-CLASSES, QUERIES, HEADS, WIDTH = 250, 100, 8, 256
+CLASSES, HEADS, WIDTH = 250, 8, 256
 MATCHED = 7  # objects of an image: so many queries get a mask
 
 
-def reference_model() -> nn.Module:
-    """transformers' panoptic DETR-R50 with random weights."""
-    from transformers import DetrConfig, DetrForSegmentation, ResNetConfig
-
-    torch.manual_seed(0)
-    config = DetrConfig(
-        use_timm_backbone=False,
-        backbone=None,
-        backbone_config=ResNetConfig(out_features=["stage1", "stage2", "stage3", "stage4"]),
-        num_labels=CLASSES,
-        num_queries=QUERIES,
-        auxiliary_loss=True,
-        dropout=0.1,
-        attention_dropout=0.1,  # as in the paper's code; its default here is none
-        activation_dropout=0.1,
-    )
-    model = DetrForSegmentation(config)
-    for module in model.modules():  # random features would grow in each block; trained ones do not
-        if type(module).__name__.endswith("BottleNeckLayer"):
-            module.layer[-1].normalization.weight.fill_(0.2)
-    return model
-
-
 def both_models(device: str) -> tuple[nn.Module, nn.Module]:
-    """Ours and theirs: the same weights, the same of them frozen."""
-    from minivis import from_transformers
-    from minivis.pretrained.detr_weights import rename_segmentation
-
-    theirs = reference_model().to(device)
-    ours = from_transformers(theirs)
-    trained = {name: parameter.requires_grad for name, parameter in ours.named_parameters()}
-    for name, parameter in theirs.named_parameters():
-        parameter.requires_grad_(trained[rename_segmentation(name)])
-    return ours.train(), theirs.train()
+    """Ours and theirs, with random weights."""
+    return with_reference("DetrForSegmentation", CLASSES, ["stage1", "stage2", "stage3", "stage4"], device)
 
 
 def head_rows(
@@ -142,27 +98,13 @@ def targets_with_masks(size: tuple[int, int], device: str) -> list[dict]:
 
 
 def our_loss(model: nn.Module, size: tuple[int, int], device: str) -> Step:
-    """Between boxes and masks the matching: only matched queries get a mask."""
     from minivis.detr import HungarianMatcher, SetCriterion
     from minivis.images import ImageBatch
 
     images, targets = ImageBatch(*random_images(size, device)), targets_with_masks(size, device)
     losses = ["labels", "boxes", "cardinality", "masks"]
     criterion = SetCriterion(CLASSES, HungarianMatcher(), losses=losses).to(device)
-
-    def loss() -> torch.Tensor:
-        matched = None
-
-        def choose(outputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
-            nonlocal matched
-            matched = criterion.match(outputs, targets)
-            image, query, _ = matched.last_layer
-            return image, query
-
-        outputs = model(images, choose)
-        return criterion.weighted_sum(criterion(outputs, targets, matched=matched))
-
-    return loss
+    return lambda: criterion.weighted_sum(criterion.with_matched_masks(model, images, targets))
 
 
 def their_loss(model: nn.Module, size: tuple[int, int], device: str) -> Step:
@@ -190,56 +132,23 @@ def training_rows(
 
 
 def memory_rows(size: tuple[int, int], device: str) -> list[Row]:
-    """MiB above the weights at the peak; each figure from a process of its own."""
-    if device == "cpu" and not CLEAR_REFS.exists():
-        print("peak memory on a CPU is measured on Linux only", file=sys.stderr)
-        return []
-    rows = []
-    for what, name in (("training", "training"), ("inference", f"inference, {MATCHED} each (there all)")):
-        peaks = []
-        for side in ("ours", "theirs"):
-            command = [sys.executable, __file__, "--peak-memory-of", side, what, *map(str, size)]
-            command += ["--device", device, "--threads", str(torch.get_num_threads())]
-            peaks.append(float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
-        rows.append(Row(f"peak memory of {name}, {shape(size)}, fp32", *peaks, "MiB"))
-    return rows
+    """MiB above the weights at the peak."""
+    tasks = {"training": "training", "inference": f"inference, {MATCHED} each (there all)"}
+    names = {task: f"peak memory of {name}, {shape(size)}, fp32" for task, name in tasks.items()}
+    return peak_rows(__file__, names, size, device)
 
 
-def peak_memory(side: str, what: str, size: tuple[int, int], device: str) -> float:
-    """MiB that two training steps, or the inference of two images, take of one side."""
+def memory_task(side: str, task: str, size: tuple[int, int], device: str) -> Step:
+    """A training step of one side, or its inference of two images."""
     ours, theirs = both_models(device)
-    run = memory_task(ours, theirs, side, what, size, device)
-    if device == "cpu":
-        CLEAR_REFS.write_text("5")  # from now on VmHWM is the peak of what follows
-        before = status_mib("VmRSS")
-    else:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated() / MIB
-    run()
-    run()
-    peak = status_mib("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated() / MIB
-    return peak - before
-
-
-def memory_task(
-    ours: nn.Module, theirs: nn.Module, side: str, what: str, size: tuple[int, int], device: str
-) -> Step:
-    model, loss = (ours, our_loss) if side == "ours" else (theirs, their_loss)
-    if what == "training":
+    if task == "training":
+        model, loss = (ours, our_loss) if side == "ours" else (theirs, their_loss)
         return training_step(model, loss(model, size, device), device, bf16=False)
     return inference_sides(ours.eval(), theirs.eval(), size, device)["kept" if side == "ours" else "theirs"]
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--peak-memory-of", nargs=4, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    if options.peak_memory_of:
-        side, what, *size = options.peak_memory_of
-        print(peak_memory(side, what, tuple(map(int, size)), options.device))
-        return
+    options = options_of(__doc__, memory_task)
     size, repeats = ((128, 160), 1) if options.quick else ((512, 640), 10)
     models = both_models(options.device)
     rows = [

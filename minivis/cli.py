@@ -1,6 +1,5 @@
 """The command line: `minivis train | eval | predict | experiment | recipes`."""
 
-import dataclasses
 import json
 import logging
 import math
@@ -150,10 +149,8 @@ def predict(
     from minivis.images import fitted_size
 
     model = minivis.load(checkpoint).to(device(cpu))
-    transform = model.image_transform
-    if transform.shortest_edge is None and transform.longest_edge is None:
-        # Such a model takes pictures as they are; of a photograph of 12 megapixels that would be minutes.
-        transform = dataclasses.replace(transform, longest_edge=LARGEST_PICTURE)
+    # A model that names no size takes pictures as they are; of a photograph of 12 megapixels that would be minutes.
+    transform = model.image_transform.no_larger(None, otherwise=LARGEST_PICTURE)
     out.mkdir(parents=True, exist_ok=True)
     results, unread = [], []
     taken = {path.resolve() for path in images}  # what lies in `out` already is not drawn over

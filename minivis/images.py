@@ -1,7 +1,7 @@
 """Batches of images of different sizes: pixels, and a mask that says which of them are padding."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,12 @@ class ImageBatch(NamedTuple):
 
     pixels: Float[Tensor, "batch 3 height width"]
     padding_mask: Bool[Tensor, "batch height width"]
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of each image, without its padding."""
+        inside = ~self.padding_mask
+        return list(zip(inside.any(2).sum(1).tolist(), inside.any(1).sum(1).tolist(), strict=True))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageBatch":
         return ImageBatch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
@@ -140,6 +146,14 @@ class ImageTransform:
         if size != tuple(pixels.shape[-2:]):
             pixels = TF.resize(pixels, list(size), antialias=True)
         return self.normalise(pixels)
+
+    def no_larger(self, longest_side: int | None, otherwise: int) -> "ImageTransform":
+        """The same with a long side of at most `longest_side`; None: of `otherwise`, where nothing is said of sizes."""
+        if longest_side is not None:
+            return replace(self, longest_edge=min(longest_side, self.longest_edge or longest_side))
+        if self.shortest_edge is None and self.longest_edge is None:
+            return replace(self, longest_edge=otherwise)
+        return self
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 pixels `(..., 3, H, W)` → floats of mean about 0 and spread about 1: `(x / 255 − mean) / std`."""

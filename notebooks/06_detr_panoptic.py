@@ -1130,7 +1130,6 @@ from skimage import data as photographs
 
 from minivis.detr import Segmenter
 from minivis.evaluation.draw import draw_panoptic
-from minivis.evaluation.segmentation import stuff_of
 from minivis.widgets import show
 
 # wanted=True downloads 172 MB
@@ -1139,7 +1138,7 @@ released = minivis.load_released("facebook/detr-resnet-50-panoptic", wanted=Fals
 if released is not None:
     cat, categories = Image.fromarray(photographs.chelsea()), released.categories
     view = Segmenter(released, [released.image_transform(cat)], [(cat.height, cat.width)])
-    [found] = view.panoptic(categories.things, stuff=stuff_of(categories))
+    [found] = view.panoptic(categories.things, stuff=categories.stuff)
     for segment in found.segments:
         name = released.class_names[segment.label]
         print(f"{name} ({segment.score:.2f}), queries {list(segment.queries)}")

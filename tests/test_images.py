@@ -185,3 +185,26 @@ def test_a_mask_of_another_size_is_refused():
     batch = ImageBatch(torch.zeros(2, 3, 64, 64), torch.zeros(2, 32, 64, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"got \(2, 3, 64, 64\) and \(2, 32, 64\)"):
         as_image_batch(batch)
+
+
+def test_sizes_are_without_the_padding():
+    sizes = [(3, 9), (7, 2), (7, 9)]
+    assert as_image_batch([torch.zeros(3, *size) for size in sizes]).sizes == sizes
+
+
+@pytest.mark.parametrize(
+    ("edges", "longest_side", "expected"),
+    [
+        ((None, None), None, (None, 256)),  # nobody says anything of sizes
+        ((None, None), 100, (None, 100)),
+        ((800, 1333), None, (800, 1333)),
+        ((800, 1333), 384, (800, 384)),
+        ((None, 300), 384, (None, 300)),
+        ((800, None), 384, (800, 384)),
+        ((800, None), None, (800, None)),
+    ],
+)
+def test_a_transform_that_makes_no_larger_pictures(edges, longest_side, expected):
+    transform = ImageTransform(mean=(0.1, 0.2, 0.3), shortest_edge=edges[0], longest_edge=edges[1])
+    smaller = transform.no_larger(longest_side, otherwise=256)
+    assert (smaller.shortest_edge, smaller.longest_edge) == expected and smaller.mean == transform.mean

@@ -85,12 +85,18 @@ class Categories:
 
     @property
     def things(self) -> frozenset[int]:
-        """The labels whose objects are counted; the others, but for holes, are stuff."""
+        """The labels whose objects are counted."""
         return frozenset(
             label
             for label, category_id in enumerate(self.ids)
             if category_id is not None and (self.is_thing is None or self.is_thing[label])
         )
+
+    @property
+    def stuff(self) -> frozenset[int]:
+        """The labels of categories that are no things. Holes are neither."""
+        known = {label for label, category_id in enumerate(self.ids) if category_id is not None}
+        return frozenset(known - self.things)
 
     def __len__(self) -> int:
         """K, the number of labels, holes included."""

@@ -22,9 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+import torch
+from jaxtyping import Bool, Int, UInt8
 from PIL import Image
+from torch import Tensor
 
+from minivis.boxes import boxes_around
 from minivis.data.coco_json import (
     CocoFile,
     CocoFormatError,
@@ -331,14 +334,18 @@ def _segments_info(
         if reason is not None:
             raise ValueError(f"{image}, segment {segment.id}: {reason}")
         mask = ids == segment.id
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        left, top = int(columns[0]), int(rows[0])
         entry = {
             "id": int(segment.id),
             "category_id": category_id,
-            "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
+            "bbox": box_around(torch.from_numpy(mask)),
             "area": int(mask.sum()),
             "iscrowd": int(segment.is_crowd),
         }
         entries.append(entry | ({"score": float(segment.score)} if segment.queries else {}))
     return entries
+
+
+def box_around(mask: Bool[Tensor, "height width"]) -> list[int]:
+    """COCO's box of a mask that has a pixel: left, top, width, height."""
+    left, top, right, bottom = boxes_around(mask).tolist()
+    return [left, top, right - left, bottom - top]

@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Int16, UInt8
 from PIL import Image
 from torch import Tensor
-from torchvision.ops import masks_to_boxes
 
-from minivis.boxes import xyxy_to_cxcywh
+from minivis.boxes import boxes_around, xyxy_to_cxcywh
 from minivis.data.items import Categories, DetectionBatch
 from minivis.data.panoptic import segments_of
 from minivis.data.rendering import Rendered, render, visible_boxes
@@ -288,9 +287,7 @@ def add_stuff(target: dict[str, Any], panoptic: UInt8[Tensor, "height width"], s
     values = panoptic.unique()
     values = values[values >= STUFF_VALUE].long()
     masks = panoptic == values[:, None, None]
-    corners = masks_to_boxes(masks)
-    corners[:, 2:] += 1
-    boxes = xyxy_to_cxcywh(corners / torch.tensor(panoptic.shape[::-1] * 2))
+    boxes = xyxy_to_cxcywh(boxes_around(masks) / torch.tensor(panoptic.shape[::-1] * 2))
     added = {"labels": shapes + values - STUFF_VALUE, "boxes": boxes, "masks": masks}
     for name, tensor in added.items():
         target[name] = torch.cat([target[name], tensor])

@@ -1,6 +1,6 @@
 """DETR's loss: matched queries learn class, box and mask, the others to say "no object" (section 3.1, A.2, 4.4)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from minivis.boxes import cxcywh_to_xyxy, paired_generalized_box_iou
 from minivis.detr.mask_losses import dice_loss, pad_masks, sigmoid_focal_loss
 from minivis.detr.matcher import HungarianMatcher, Matching
+from minivis.images import ImageBatch
 
 WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}  # the paper's
 MASK_WEIGHTS = {"loss_mask": 1.0, "loss_dice": 1.0}  # likewise
@@ -136,6 +137,29 @@ class SetCriterion(nn.Module):
             )
         log_probability, boxes = stacked(outputs)
         return joined_pairs(self.matcher.match_layers(log_probability, boxes, targets), targets, boxes.device)
+
+    def with_matched_masks(
+        self,
+        model: Callable[..., dict],
+        images: ImageBatch,
+        targets: list[dict],
+        normalisers: Normalisers | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses of a `DETRsegm`, called once: between boxes and masks comes the matching, and only matched queries
+        get a mask.
+
+        Args:
+            model: called with the images, and with the choice of queries that `DETRsegm.forward` asks for.
+        """
+        matched: Matched
+
+        def choose(outputs: dict) -> tuple[Tensor, Tensor]:
+            nonlocal matched
+            matched = self.match(outputs, targets)
+            image, query, _ = matched.last_layer
+            return image, query
+
+        return self(model(images, choose), targets, normalisers, matched)
 
     def loss_labels(
         self, log_probability, boxes, targets, matched, normalisers

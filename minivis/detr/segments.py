@@ -60,10 +60,8 @@ class Segmenter:
         image_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         self.model, images = model, as_image_batch(images)
-        within = ~images.padding_mask
-        heights, widths = within.any(2).sum(1).tolist(), within.any(1).sum(1).tolist()
         self.padded_size = tuple(images.pixels.shape[-2:])
-        self.own_sizes = list(zip(heights, widths, strict=True))
+        self.own_sizes = images.sizes
         self.sizes = self.own_sizes if image_sizes is None else [(int(h), int(w)) for h, w in image_sizes]
         if len(self.sizes) != len(self.own_sizes):
             raise ValueError(f"expected the sizes of {len(self.own_sizes)} images, got {len(self.sizes)}")

@@ -53,10 +53,9 @@ def same_size_batches(
 
 def _by_size(images: ImageBatch) -> Iterator[tuple[list[int], Tensor]]:
     """The images of each size, without padding: their places in the batch, and their pixels (n, 3, h, w)."""
-    heights, widths = (~images.padding_mask).any(2).sum(1), (~images.padding_mask).any(1).sum(1)
-    sizes = torch.stack([heights, widths], dim=1).tolist()
-    for height, width in dict.fromkeys(map(tuple, sizes)):
-        members = [i for i, size in enumerate(sizes) if size == [height, width]]
+    sizes = images.sizes
+    for height, width in dict.fromkeys(sizes):
+        members = [i for i, size in enumerate(sizes) if size == (height, width)]
         yield members, images.pixels[members, :, :height, :width]
 
 

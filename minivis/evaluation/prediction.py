@@ -9,7 +9,7 @@ from torch import Tensor
 from minivis.detr import DETR, DETRsegm, Panoptic, Segmenter, postprocess
 from minivis.evaluation.detection import results_of
 from minivis.evaluation.draw import draw_detections, draw_panoptic
-from minivis.evaluation.segmentation import enlarged, instance_results, stuff_of
+from minivis.evaluation.segmentation import enlarged, instance_results
 
 
 class Seen(NamedTuple):
@@ -69,7 +69,7 @@ def _segments(
 ) -> Seen:
     categories, own_size = model.categories, (picture.height, picture.width)
     seen = Segmenter(model, [pixels], [size])
-    ids, segments = seen.panoptic_of(0, categories.things, threshold, stuff_of(categories))
+    ids, segments = seen.panoptic_of(0, categories.things, threshold, categories.stuff)
     panoptic = Panoptic(enlarged(ids.cpu(), own_size), segments)
     found = seen.instances_of(0, things=categories.things)
     by = torch.tensor([own_size[1] / size[1], own_size[0] / size[0]] * 2, device=found["boxes"].device)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from minivis.data.items import BadItems, Categories
 from minivis.data.panoptic import PanopticDataset
+from minivis.data.panoptic_json import box_around
 from minivis.detr import Panoptic, Segmenter
 from minivis.evaluation.batches import evaluating, of_all_processes, placed, same_size_batches
 from minivis.evaluation.detection import detection_metrics, labels_of, results_of
@@ -51,7 +52,7 @@ def evaluate_panoptic(
     bad_items = BadItems("skip") if bad_items is None else bad_items
     categories = dataset.categories
     check_classes(model, categories)
-    things, stuff = categories.things, stuff_of(categories)
+    things, stuff = categories.things, categories.stuff
     quality = PanopticQuality(len(categories), things)
     share: dict[str, list[Any]] = {"images": [], "annotations": [], "results": []}
 
@@ -66,9 +67,8 @@ def evaluate_panoptic(
                 quality.add(seen.panoptic_of(i, things, threshold, stuff), truth, image_id)
                 share["images"].append({"id": image_id, "height": height, "width": width})
                 share["annotations"] += annotations_of(truth, image_id, categories)
-                share["results"] += instance_results(
-                    seen.instances_of(i, things=things), image_id, categories
-                )
+                found = seen.instances_of(i, things=things)
+                share["results"] += instance_results(found, image_id, categories)
 
     shares = of_all_processes((quality.counts, share))
     quality.counts = sum(counts for counts, _ in shares)
@@ -109,12 +109,6 @@ def described(categories: Categories, label: int) -> str:
     return f"category {categories.ids[label]} {categories.names[label]!r}, {kind},"
 
 
-def stuff_of(categories: Categories) -> frozenset[int]:
-    """The labels of stuff: of categories that are no things. Holes are neither."""
-    known = {label for label, category_id in enumerate(categories.ids) if category_id is not None}
-    return frozenset(known - categories.things)
-
-
 def average_precision(joined: dict[str, list[Any]], categories: Categories) -> dict[str, Any]:
     """AP of boxes and of masks, from `images`, `annotations` and `results` in COCO's formats."""
     truth = {key: joined[key] for key in ("images", "annotations")}
@@ -135,16 +129,14 @@ def annotations_of(truth: Panoptic, image_id: int, categories: Categories) -> li
     annotations = []
     for segment in truth.segments:
         if segment.is_thing:
-            mask = (truth.segment_ids == segment.id).cpu().numpy()
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            left, top = int(columns[0]), int(rows[0])
+            mask = (truth.segment_ids == segment.id).cpu()
             annotations.append(
                 {
                     "image_id": image_id,
                     "category_id": categories.ids[segment.label],
-                    "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
+                    "bbox": box_around(mask),
                     "area": int(mask.sum()),
-                    "segmentation": run_lengths(mask),
+                    "segmentation": run_lengths(mask.numpy()),
                     "iscrowd": int(segment.is_crowd),
                 }
             )
@@ -158,8 +150,9 @@ def instance_results(
 
     Labels that are no things are left out: they are no instances. With `mask_size`, masks are enlarged to it.
     """
-    things = [i for i, label in enumerate(found["labels"].tolist()) if label in categories.things]
-    found = {name: values[things] for name, values in found.items()}
+    things = categories.things
+    kept = [i for i, label in enumerate(found["labels"].tolist()) if label in things]
+    found = {name: values[kept] for name, values in found.items()}
     entries = results_of([found], [image_id], categories)
     for entry, mask in zip(entries, found["masks"].cpu(), strict=True):
         mask = mask if mask_size is None else enlarged(mask, mask_size)

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import nn
 
 from minivis.data.items import DetectionBatch
 from minivis.data.scenes import Scenes
-from minivis.detr import DETR, DETRsegm, HungarianMatcher, SetCriterion, build_detr
+from minivis.detr import DETR, DETRsegm, HungarianMatcher, SetCriterion, build_detr, mini_panoptic_config
 from minivis.evaluation.segmentation import evaluate_panoptic
 from minivis.experiments.experiment import Experiment
 from minivis.pretrained import load
@@ -19,7 +20,7 @@ from minivis.training.detection import adopt_weights
 STEPS, BATCH = 200, 8  # so many steps of the detector, and as many of the masks
 EVALUATED = 200  # scenes that no training sees
 DETECTOR_RATE, MASK_RATE = 5e-4, 2e-3  # learning rates, as in the recipe of the shipped model
-DROPOUT, GAIN = 0.1, 512.0
+DROPOUT = 0.1
 BOXES = {"loss_ce": 4.0, "loss_bbox": 5.0, "loss_giou": 2.0}
 MASKS = {"loss_mask": 1.0, "loss_dice": 1.0}
 
@@ -63,19 +64,18 @@ def train(model: DETR | DETRsegm, weights: dict[str, float], seed: int, steps: i
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rates, steps + 1, pct_start=0.1, cycle_momentum=False
     )
+
+    @torch.autocast("cpu", torch.bfloat16)  # as in the recipe; the losses are computed in float32
+    def forward(*inputs: Any) -> dict:
+        return model(*inputs)
+
     history = []
     model.train()
     for images, targets, _ in batches(seed, steps):
-        matched = None
-        with torch.autocast("cpu", torch.bfloat16):  # as in the recipe; the losses are computed in float32
-            if with_masks:
-                outputs, inputs = model.detect(images)
-                matched = criterion.match(outputs, targets)
-                image, query, _ = matched.last_layer
-                outputs["pred_masks"] = model.masks_of(inputs, image, query)
-            else:
-                outputs = model(images)
-        losses = criterion(outputs, targets, matched=matched)
+        if with_masks:
+            losses = criterion.with_matched_masks(forward, images, targets)
+        else:
+            losses = criterion(forward(images), targets)
         optimizer.zero_grad()
         criterion.weighted_sum(losses).backward()
         nn.utils.clip_grad_norm_(of_detector + of_masks, 0.1)
@@ -100,7 +100,7 @@ def run(variant: str, seed: int, reduced: bool) -> dict[str, float]:
     trained = None if variant == JOINT else trained_detector(seed, steps)
     torch.manual_seed(seed)  # so that new mask heads are alike in all variants
     detr = starting_detector()
-    model = DETRsegm(detr, freeze_detr=variant == TWO_STAGES, attention_gain=GAIN, score_threshold=0.5)
+    model = DETRsegm(detr, variant == TWO_STAGES, **mini_panoptic_config(detr.num_classes).of_masks)
     if trained is not None:
         detr.load_state_dict(trained.state_dict())
         detr.requires_grad_(False)

@@ -9,7 +9,6 @@ from minivis.data.items import DetectionBatch
 from minivis.data.panoptic import PanopticDataset
 from minivis.data.scenes import Scenes, Split
 from minivis.detr import DETR, DETRConfig, DETRsegm
-from minivis.detr.criterion import Matched
 from minivis.evaluation.segmentation import evaluate_panoptic
 from minivis.pretrained import load
 from minivis.training.detection import DetectionTask, StepSize, detector_of
@@ -27,7 +26,7 @@ class PanopticTask(DetectionTask):
     dataset: PanopticDataset
 
     def __init__(self, recipe: PanopticRecipe, bad_items: str = "skip") -> None:
-        self.masks_of: DETRsegm | None = None  # the checkpoint, if it has masks
+        self.initial_masks: DETRsegm | None = None  # the checkpoint, if it has masks
         super().__init__(recipe, bad_items)
         if recipe.stage != "boxes":
             self.logged = (*DetectionTask.logged, "loss_mask", "loss_dice")
@@ -51,7 +50,7 @@ class PanopticTask(DetectionTask):
             ) from None
         if not isinstance(model, DETRsegm):
             return model
-        self.masks_of = model
+        self.initial_masks = model
         return detector_of(model)
 
     def _scenes(self, split: Split, size: int | None = None) -> PanopticDataset:
@@ -79,8 +78,8 @@ class PanopticTask(DetectionTask):
         if recipe.stage == "boxes":
             return detr
         model = DETRsegm(detr, recipe.stage == "masks", **recipe.model.of_masks)
-        if self.masks_of:
-            adopt_masks(model, self.masks_of)
+        if self.initial_masks:
+            adopt_masks(model, self.initial_masks)
         return model
 
     def lr_of(self, name: str) -> float:
@@ -89,19 +88,9 @@ class PanopticTask(DetectionTask):
         return self.recipe.mask_lr if makes_masks and self.recipe.mask_lr is not None else super().lr_of(name)
 
     def _losses(self, model: Any, batch: DetectionBatch, step: StepSize) -> dict[str, Tensor]:
-        """Between boxes and masks the matching: only matched queries get a mask."""
         if self.recipe.stage == "boxes":
             return super()._losses(model, batch, step)
-        matched: Matched
-
-        def choose(outputs: dict) -> tuple[Tensor, Tensor]:
-            nonlocal matched
-            matched = self.criterion.match(outputs, batch.targets)
-            image, query, _ = matched.last_layer
-            return image, query
-
-        outputs = model(batch.images, choose)
-        return self.criterion(outputs, batch.targets, step.normalisers, matched)
+        return self.criterion.with_matched_masks(model, batch.images, batch.targets, step.normalisers)
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
         if self.recipe.stage == "boxes":

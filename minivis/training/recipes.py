@@ -226,6 +226,15 @@ PAPERS_ON_COCO: dict[str, Any] = {
     "save_every": 1000,
 }
 
+# How the small pre-norm models are trained, in an hour of one CPU core.
+MINI: dict[str, Any] = {
+    "betas": (0.9, 0.98),
+    "schedule": "cosine",
+    "final_lr": 0.01,
+    "ema": 0.999,
+    "precision": "bf16",
+}
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -238,15 +247,11 @@ RECIPES: dict[str, Recipe] = {
             steps=15_000,
             batch_size=16,
             lr=1e-3,
-            betas=(0.9, 0.98),
             clip_norm=0.1,
             warmup=200,
-            schedule="cosine",
-            final_lr=0.01,
-            ema=0.999,
-            precision="bf16",
             class_weight=4.0,  # boxes are learned long before classes otherwise
             eval_every=3000,
+            **MINI,
         ),
         DetrRecipe(
             name="detr-r50-coco",
@@ -272,16 +277,12 @@ RECIPES: dict[str, Recipe] = {
             steps=4500,
             batch_size=8,
             lr=1e-3,
-            betas=(0.9, 0.98),
             warmup=100,
-            schedule="cosine",
-            final_lr=0.01,
-            ema=0.999,
-            precision="bf16",
             class_weight=2.0,
             eval_every=500,
             save_every=200,
             log_every=20,
+            **MINI,
         ),
         DetrRecipe(
             name="detr-r50-finetune",
@@ -316,16 +317,12 @@ RECIPES: dict[str, Recipe] = {
             batch_size=16,
             lr=5e-4,
             mask_lr=2e-3,
-            betas=(0.9, 0.98),
             clip_norm=0.1,
             warmup=200,
-            schedule="cosine",
-            final_lr=0.01,
-            ema=0.999,
-            precision="bf16",
             class_weight=4.0,
             eval_every=1500,
             save_every=250,
+            **MINI,
         ),
         # Labels are class numbers, which end at 200; the paper's code counts 250, of which the last 49 are no class's.
         PanopticRecipe(

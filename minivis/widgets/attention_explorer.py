@@ -1,6 +1,5 @@
 """AttentionExplorer: point at a place of a picture, and see where each head of each layer looks from there."""
 
-import dataclasses
 import io
 import math
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from minivis.attention import record_attention
 from minivis.boxes import cxcywh_to_xyxy
 from minivis.detr import DETR
-from minivis.images import ImageBatch, ImageTransform, resize_mask
+from minivis.images import ImageBatch, resize_mask
 from minivis.widgets.attention_picture import draw_attention
 from minivis.widgets.base import Widget
 
@@ -149,7 +148,7 @@ class AttentionExplorer(Widget):
             ValueError: if the model has no encoder layer, or `padded_to` is smaller than the picture.
         """
         stride = model.backbone.strides[model.feature_level]
-        transform = _no_larger(model.image_transform, longest_side, MOST_CELLS * stride)
+        transform = model.image_transform.no_larger(longest_side, MOST_CELLS * stride)
         batch = _batch_of_one(transform(image), padded_to)
         device = next(model.parameters()).device
         with record_attention(model) as maps:
@@ -292,17 +291,6 @@ def _check(
         raise ValueError("every cell is padding: there is nothing to look from")
     if not maps.isfinite().all() or maps.min() < 0 or (maps.amax(-1) == 0).any():
         raise ValueError("attention weights are finite, none below 0, and a row is not all 0: these are not")
-
-
-def _no_larger(transform: ImageTransform, longest_side: int | None, otherwise: int) -> ImageTransform:
-    """The transform with a long side of at most `longest_side`; where nobody says anything of sizes, `otherwise`."""
-    if longest_side is not None:
-        longest_edge = min(longest_side, transform.longest_edge or longest_side)
-    elif transform.shortest_edge is None and transform.longest_edge is None:
-        longest_edge = otherwise
-    else:
-        return transform
-    return dataclasses.replace(transform, longest_edge=longest_edge)
 
 
 def _batch_of_one(pixels: Float[Tensor, "3 height width"], padded_to: tuple[int, int] | None) -> ImageBatch:

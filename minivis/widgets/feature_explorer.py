@@ -1,6 +1,5 @@
 """FeatureExplorer: a picture under its feature maps; of any cell, the pixels it sees and the channels that fire."""
 
-import dataclasses
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from minivis.detr.receptive_field import (
     receptive_fields,
     share_outside,
 )
-from minivis.images import ImageTransform, as_image_batch
+from minivis.images import as_image_batch
 from minivis.widgets.base import Widget
 from minivis.widgets.feature_picture import draw_features
 
@@ -89,9 +88,7 @@ class FeatureExplorer(Widget):
         if levels is not None and not all(-count <= level < count for level in levels):
             raise ValueError(f"levels: expected {-count} to {count - 1}, got {list(levels)}")
         levels = range(count) if levels is None else sorted(level % count for level in levels)
-        transform = _no_larger(
-            model.image_transform, longest_side, MEASURED_SIDE * model.backbone.strides[-1]
-        )
+        transform = model.image_transform.no_larger(longest_side, MEASURED_SIDE * model.backbone.strides[-1])
         pixels = transform(picture).to(next(model.parameters()).device)
         batch = as_image_batch([pixels])
         with torch.inference_mode():
@@ -204,17 +201,6 @@ class FeatureExplorer(Widget):
 
     def draw(self) -> Image.Image:
         return draw_features(self)
-
-
-def _no_larger(transform: ImageTransform, longest_side: int | None, otherwise: int) -> ImageTransform:
-    """The transform with a long side of at most `longest_side`; where nobody says anything of sizes, `otherwise`."""
-    if longest_side is not None:
-        longest_edge = min(longest_side, transform.longest_edge or longest_side)
-    elif transform.shortest_edge is None and transform.longest_edge is None:
-        longest_edge = otherwise
-    else:
-        return transform
-    return dataclasses.replace(transform, longest_edge=longest_edge)
 
 
 def _png(picture: Image.Image) -> bytes:

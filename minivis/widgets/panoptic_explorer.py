@@ -18,7 +18,7 @@ from minivis.data.scenes import load_shipped_scenes
 from minivis.detr import DETRsegm, Panoptic, Segment, merge_masks
 from minivis.evaluation.batches import evaluating
 from minivis.evaluation.panoptic import PanopticQuality
-from minivis.evaluation.segmentation import check_classes, stuff_of
+from minivis.evaluation.segmentation import check_classes
 from minivis.images import ImageTransform
 from minivis.widgets.base import Widget
 from minivis.widgets.panoptic_answers import Answers, answers_of, packed_truth, resized
@@ -102,7 +102,7 @@ class PanopticExplorer(Widget):
         if len(categories) != model.num_classes:
             raise ValueError(f"{len(categories)} categories, but the model has {model.num_classes} classes")
 
-        self._things, known = categories.things, categories.things | stuff_of(categories)
+        self._things, known = categories.things, categories.things | categories.stuff
         self._answers: list[Answers] = []
         self._truths: list[Panoptic] | None = None if truths is None else []
         self._merged: dict[tuple, Panoptic] = {}

@@ -51,6 +51,7 @@ def test_things_and_stuff(names, data):
     for make in (Categories.dense, Categories.by_id):
         categories = make(names.items(), things)
         assert {categories.ids[label] for label in categories.things} == things
+        assert {categories.ids[label] for label in categories.stuff} == set(names) - things
         assert Categories.from_dict(json.loads(json.dumps(categories.to_dict()))) == categories
         all_of_them = make(names.items())
         assert {all_of_them.ids[label] for label in all_of_them.things} == set(names), (

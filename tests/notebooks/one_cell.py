@@ -4,11 +4,19 @@ What else it uses it must import. So a reader who comes back to such a cell need
 """
 
 import ast
+import builtins
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import make_notebooks
+import pytest
+from torch import nn
+
+import minivis
+from minivis.data.items import Categories
+from minivis.images import ImageTransform
+from minivis.pretrained.checkpoint import with_use
 
 
 def code_cells(path: Path) -> list[str]:
@@ -22,6 +30,44 @@ def run_cell(cells: list[str], number: int, changed: str | None = None) -> dict[
     for code in (cells[0], needed, cells[number] if changed is None else changed):
         exec(compile(code, f"cell {number}", "exec"), names)
     return names
+
+
+def random_released(model: nn.Module, categories: Categories) -> nn.Module:
+    """Fresh weights in place of released ones, for small pictures."""
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_var"):  # under a frozen norm of ones the features of fresh weights grow
+            buffer.fill_(2.0)
+    return with_use(model, categories, ImageTransform(shortest_edge=96, longest_edge=160))
+
+
+def run_released(
+    monkeypatch: pytest.MonkeyPatch, path: Path, repo_id: str, model: nn.Module
+) -> Iterator[dict[str, Any]]:
+    """Runs each cell of a notebook that loads a released model, with this one in its place. Gives the cells' names."""
+    cells = code_cells(path)
+    chosen = [number for number, source in enumerate(cells) if "load_released(" in source]
+    assert chosen, f"{path.stem} has no cell with minivis.load_released"
+    shown: list[Any] = []
+
+    def display(*objects: Any, **options: Any) -> None:
+        shown.extend(objects)
+
+    def load_released(asked: str, wanted: bool = False) -> nn.Module:
+        assert asked == repo_id and wanted is False, "a reader decides to download"
+        return model
+
+    monkeypatch.setattr(minivis, "load_released", load_released)
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr("minivis.widgets.pictures.display", display)
+    monkeypatch.setattr(builtins, "display", display, raising=False)  # as in a notebook
+    for number in chosen:
+        shown.clear()
+        names = run_cell(cells, number)
+        assert names["released"] is model and shown, "nothing is displayed"
+        for each in shown:
+            data = each if isinstance(each, dict) else each._repr_mimebundle_()[0]
+            assert data["image/png"] and data["text/plain"]
+        yield names
 
 
 def names_in(node: ast.AST) -> set[str]:

@@ -1,14 +1,12 @@
 """The cell of notebook 05 for a reader's own pictures: run by itself on a folder in COCO's format."""
 
-import json
 from pathlib import Path
 
 import make_notebooks
 import one_cell
 import pytest
+from scene_folders import write_split
 
-from minivis.data import Scenes
-from minivis.experiments.small_detr import WORLD
 from minivis.training.loop import train
 from minivis.training.recipes import get_recipe
 
@@ -20,20 +18,17 @@ TINY = "num_queries=5 backbone_channels=8,8,8 d_model=16 num_heads=2 encoder_lay
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six small pictures a split; of "val" one has no objects, and one is wider than the others."""
     folder = tmp_path_factory.mktemp("pictures")
-    for split in ("train", "val"):
-        scenes = Scenes(split, WORLD, size=6)
-        (folder / split).mkdir()
-        truth = scenes.ground_truth()
-        for index, image in enumerate(truth["images"]):
-            image["file_name"] = f"{index}.png"
-            picture = scenes.scene_image(index)
-            if index == 1:
-                picture, image["width"] = picture.crop((0, 0, 80, 64)), 80
-            picture.save(folder / split / image["file_name"])
-        if split == "val":
-            empty = truth["images"][0]["id"]
-            truth["annotations"] = [each for each in truth["annotations"] if each["image_id"] != empty]
-        (folder / split / "annotations.json").write_text(json.dumps(truth))
+
+    def widen(pictures: list, truth: dict) -> None:
+        pictures[1], truth["images"][1]["width"] = pictures[1].crop((0, 0, 80, 64)), 80
+
+    def widen_and_empty(pictures: list, truth: dict) -> None:
+        widen(pictures, truth)
+        empty = truth["images"][0]["id"]
+        truth["annotations"] = [each for each in truth["annotations"] if each["image_id"] != empty]
+
+    write_split(folder, "train", 6, widen)
+    write_split(folder, "val", 6, widen_and_empty)
     return folder
 
 

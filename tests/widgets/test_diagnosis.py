@@ -5,9 +5,8 @@ from math import log
 
 import pytest
 import torch
+from scene_folders import write_split
 
-from minivis.data import Scenes
-from minivis.experiments.small_detr import WORLD
 from minivis.training.loop import train
 from minivis.training.recipes import get_recipe
 from minivis.widgets import diagnosis
@@ -20,15 +19,12 @@ TINY = "num_queries=5 backbone_channels=8,8,8 d_model=16 num_heads=2 encoder_lay
 def made(tmp_path_factory):
     """A folder of four scenes, one annotation of them broken, and a run on it."""
     folder = tmp_path_factory.mktemp("data")
-    for split in ("train", "val"):
-        scenes = Scenes(split, WORLD, size=4)
-        (folder / split).mkdir()
-        truth = scenes.ground_truth()
-        for index, image in enumerate(truth["images"]):
-            image["file_name"] = f"{index}.png"
-            scenes.scene_image(index).save(folder / split / image["file_name"])
-        truth["annotations"][0]["bbox"][2] = 0 if split == "train" else truth["annotations"][0]["bbox"][2]
-        (folder / split / "annotations.json").write_text(json.dumps(truth))
+
+    def break_one(pictures: list, truth: dict) -> None:
+        truth["annotations"][0]["bbox"][2] = 0
+
+    write_split(folder, "train", 4, break_one)
+    write_split(folder, "val", 4)
     settings = [f"model.{each}" for each in TINY.split()]
     settings += [f"data={folder}", "steps=4", "eval_every=4", "batch_size=2", "log_every=1", "ema=none"]
     run = tmp_path_factory.mktemp("run") / "tiny"

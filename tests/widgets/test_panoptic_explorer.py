@@ -12,7 +12,6 @@ from minivis.data.items import Categories
 from minivis.data.scenes import Scenes, World
 from minivis.detr import Panoptic, PanopticConfig, Segment, Segmenter, build_panoptic
 from minivis.evaluation.panoptic import PanopticQuality
-from minivis.evaluation.segmentation import stuff_of
 from minivis.images import ImageTransform, as_image_batch
 from minivis.pretrained.checkpoint import with_use
 from minivis.widgets.panoptic_answers import averaged, drafts_of, factor_of, packed_truth, resized
@@ -167,7 +166,7 @@ def test_segments_are_those_of_the_segmenter(explorer, model, data):
         for score, overlap in [(0.3, 0.0), (0.6, 0.0), (0.3, 0.7)]:
             explorer.score, explorer.overlap = score, overlap
             (expected,) = Segmenter(model, pixels_of(model, data.scene_image(i))).panoptic(
-                data.categories.things, score, stuff_of(data.categories), overlap
+                data.categories.things, score, data.categories.stuff, overlap
             )
             found = explorer.merged(i)
             assert [s._replace(score=0) for s in found.segments] == [
